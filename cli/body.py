@@ -1,0 +1,38 @@
+"""`fit-cli body`: look at body files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def body() -> None:
+    """Look at body files."""
+
+
+@body.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(file: Path | None, as_json: bool) -> None:
+    """Say what is in the body FILE (SMPL-format .npz or .pkl), or in the bundled body."""
+    from fitting.body_files import BUNDLED_BODY, load_body_arrays
+
+    arrays = load_body_arrays(file or BUNDLED_BODY)
+    bundled = arrays.path.resolve() == BUNDLED_BODY.resolve()
+    facts = {
+        "path": str(arrays.path),
+        "sha256": arrays.sha256,
+        "vertices": len(arrays.v_template),
+        "faces": len(arrays.faces),
+        "betas": arrays.shapedirs.shape[2],
+        "landmarks": len(arrays.landmarks),
+        "licence": "CC0-1.0" if bundled else "unknown: see the terms you received it under",
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        for name, value in facts.items():
+            click.echo(f"{name:10} {value}")

@@ -1,0 +1,1 @@
+"""Bodies, cameras, keypoints, solvers, files and pictures: from 2D keypoints to SMPL parameters."""

@@ -1,0 +1,203 @@
+"""What goes into a fit and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .skeleton import KeypointSet
+
+
+class Status(IntEnum):
+    """How a person's fit ended; the names stand in the fits table."""
+
+    CONVERGED = 0  # the cost had stopped falling
+    MAX_STEPS = 1  # the budget of steps was spent while the cost was still falling
+    NO_KEYPOINTS = 2  # nothing seen, so nothing fitted
+    DIVERGED = 3  # cost or parameters became NaN or infinite
+
+    @property
+    def label(self) -> str:
+        """The word used in files: `converged`, `max_steps`, ..."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BodyParams:
+    """SMPL parameters of B people; the posed body plus transl is in the camera frame.
+
+    Attributes:
+        global_orient: (B, 3) axis-angle, radians.
+        body_pose: (B, 69) axis-angle, radians.
+        betas: (B, 10).
+        transl: (B, 3) metres.
+    """
+
+    global_orient: Tensor
+    body_pose: Tensor
+    betas: Tensor
+    transl: Tensor
+
+    def __len__(self) -> int:
+        return len(self.transl)
+
+    def select(self, rows: Tensor) -> BodyParams:
+        """The people at `rows` (indices or a mask)."""
+        return BodyParams(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def to(self, device: torch.device | str) -> BodyParams:
+        """The same on `device`."""
+        return BodyParams(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def pack(self, names: Sequence[str]) -> Tensor:
+        """(B, D) the parameters called `names`, side by side."""
+        return torch.cat([getattr(self, name) for name in names], dim=1)
+
+    def unpack(self, packed: Tensor, names: Sequence[str]) -> BodyParams:
+        """These parameters with those called `names` taken from `packed` (B, D)."""
+        sizes = [getattr(self, name).shape[1] for name in names]
+        return replace(self, **dict(zip(names, packed.split(sizes, dim=1), strict=True)))
+
+    @staticmethod
+    def concatenate(parts: Sequence[BodyParams]) -> BodyParams:
+        """People of all parts, in order."""
+        return BodyParams(
+            **{
+                f.name: torch.cat([getattr(part, f.name) for part in parts])
+                for f in fields(BodyParams)
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitProblem:
+    """2D keypoints of B people and the cameras that saw them, on one device in one dtype.
+
+    Attributes:
+        keypoint_set: the set of P keypoints.
+        keypoints_2d: (B, P, 2) full-image pixels.
+        conf: (B, P) in [0, 1]; 0 means unseen.
+        intrinsics: (B, 3, 3) pixels.
+        image_size: (B, 2) width and height, pixels.
+    """
+
+    keypoint_set: KeypointSet
+    keypoints_2d: Tensor
+    conf: Tensor
+    intrinsics: Tensor
+    image_size: Tensor
+
+    def __post_init__(self) -> None:
+        B, P = self.conf.shape if self.conf.ndim == 2 else (-1, -1)
+        expected = {
+            "keypoints_2d": (B, len(self.keypoint_set), 2),
+            "conf": (B, len(self.keypoint_set)),
+            "intrinsics": (B, 3, 3),
+            "image_size": (B, 2),
+        }
+        for name, shape in expected.items():
+            got = tuple(getattr(self, name).shape)
+            if got != shape:
+                raise ValueError(
+                    f"{name} must be {shape} for {P} keypoints of {self.keypoint_set.name}, got {got}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.conf)
+
+    def select(self, rows: Tensor) -> FitProblem:
+        """The people at `rows` (indices or a mask)."""
+        return replace(
+            self,
+            keypoints_2d=self.keypoints_2d[rows],
+            conf=self.conf[rows],
+            intrinsics=self.intrinsics[rows],
+            image_size=self.image_size[rows],
+        )
+
+    @property
+    def person_size(self) -> Tensor:
+        """(B,) pixels: longer side of the box around the keypoints seen.
+
+        At least 2 % of the picture's longer side, so that one keypoint alone has a size too.
+        """
+        seen = (self.conf > 0)[..., None]
+        low = self.keypoints_2d.where(seen, torch.inf).amin(dim=1)
+        high = self.keypoints_2d.where(seen, -torch.inf).amax(dim=1)
+        least = 0.02 * self.image_size.amax(dim=1)
+        return (high - low).amax(dim=1).maximum(least)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """What a solver found for B people.
+
+    Attributes:
+        params: SMPL parameters in the camera frame.
+        reprojection_error: (B, P) pixels, unweighted; NaN for keypoints unseen or undefined.
+        cost_initial, cost_final: (B,) of the last stage, at its start and end.
+        num_steps: (B,) int32, over all stages.
+        status: (B,) values of `Status`.
+    """
+
+    params: BodyParams
+    reprojection_error: Tensor
+    cost_initial: Tensor
+    cost_final: Tensor
+    num_steps: Tensor
+    status: Tensor
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @property
+    def mean_reprojection_error(self) -> Tensor:
+        """(B,) pixels: mean over the keypoints seen."""
+        return self.reprojection_error.nanmean(dim=1)
+
+    def _map(self, change: Callable[[Any], Any]) -> FitResult:
+        return FitResult(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
+
+    def select(self, rows: Tensor) -> FitResult:
+        """The people at `rows` (indices or a mask)."""
+        return self._map(lambda x: x.select(rows) if isinstance(x, BodyParams) else x[rows])
+
+    def to(self, device: torch.device | str) -> FitResult:
+        """The same on `device`."""
+        return self._map(lambda x: x.to(device))
+
+    @staticmethod
+    def nothing_seen(num_people: int, num_keypoints: int, like: Tensor) -> FitResult:
+        """Results of people without a seen keypoint: NaN parameters, in the dtype of `like`."""
+
+        def nan(*shape: int) -> Tensor:
+            return like.new_full((num_people, *shape), torch.nan)
+
+        def integer(value: int) -> Tensor:
+            return torch.full((num_people,), value, dtype=torch.int32, device=like.device)
+
+        return FitResult(
+            params=BodyParams(
+                global_orient=nan(3), body_pose=nan(69), betas=nan(10), transl=nan(3)
+            ),
+            reprojection_error=nan(num_keypoints),
+            cost_initial=nan(),
+            cost_final=nan(),
+            num_steps=integer(0),
+            status=integer(Status.NO_KEYPOINTS),
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[FitResult]) -> FitResult:
+        """People of all parts, in order."""
+        tensors = {
+            f.name: torch.cat([getattr(part, f.name) for part in parts])
+            for f in fields(FitResult)
+            if f.name != "params"
+        }
+        return FitResult(params=BodyParams.concatenate([p.params for p in parts]), **tensors)

