@@ -47,6 +47,8 @@ class BlazePoseConfig:
         min_score: of the finished person: presence times the similarity of the landmarks in a
             crop with those in its mirror image.
         max_box_overlap: intersection over union above which two proposals are one.
+        min_circle_shift: a proposal whose hip centre and circle point both lie closer than this,
+            in radii, to those of a known person is taken for that person and not looked at.
         max_similarity: similarity of landmarks above which two people are one.
         num_refinements: how often the region that the landmarks ask for is cropped anew; the
             last crop is read twice, as it is and mirrored.
@@ -58,6 +60,7 @@ class BlazePoseConfig:
     min_presence: float = 0.5
     min_score: float = 0.7
     max_box_overlap: float = 0.3
+    min_circle_shift: float = 0.3
     max_similarity: float = 0.5
     num_refinements: int = 2
 
@@ -294,6 +297,17 @@ def landmark_similarity(one: Landmarks, other: Landmarks) -> float:
     return float(weights @ agreement / weights.sum())
 
 
+def circle_shift(circle: np.ndarray, person: Landmarks) -> float:
+    """How far a proposed circle lies from a person's, in the person's radii.
+
+    Args:
+        circle: (2, 2) the hip centre and the point on the circle.
+        person: landmarks in the same positions.
+    """
+    own = person.positions[[HIP_CENTRE, CIRCLE_POINT]]
+    return float(np.linalg.norm(circle - own, axis=1).max() / max(person.radius, 1.0))
+
+
 def combine_views(one: Landmarks, other: Landmarks) -> Landmarks:
     """The mean of what was seen in a crop and in its mirror image.
 
@@ -421,9 +435,10 @@ class BlazePoseDetector:
     def _find_people(self, pyramid: ImagePyramid, proposals: Proposals) -> list[Landmarks]:
         """Each person once, however many proposals they have."""
         people: list[Landmarks] = []
-        for hip_centre, circle_point in proposals.points[:, :2]:
-            # A person already known is recognised in the first crop, which saves the others.
-            rough = self._read_region(pyramid, make_region(hip_centre, circle_point))
+        for circle in proposals.points[:, :2]:
+            if any(circle_shift(circle, p) < self.config.min_circle_shift for p in people):
+                continue  # most proposals are repeated by another tile; looking costs time
+            rough = self._read_region(pyramid, make_region(*circle))
             if rough is not None and self._is_new(rough, people):
                 person = self._refine(pyramid, rough)
                 if person is not None and self._is_new(person, people):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fitting.opencv import import_cv2
+from .opencv import import_cv2
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
@@ -98,7 +98,7 @@ def render_mesh(
         image_size: width and height in pixels.
         colors: RGB in [0, 1] that broadcasts to (N, V, 3): (3,) for all, (V, 3) per vertex,
             (N, 1, 3) per person.
-        background: RGB uint8, a colour (3,) or a picture (H, W, 3); black if none.
+        background: RGB from 0 to 255, a colour (3,) or a uint8 picture (H, W, 3); black if none.
         light: where the light comes from.
         supersample: samples per pixel and axis; lowered for very large pictures to bound memory.
 
@@ -382,9 +382,10 @@ def _as_background(background: ArrayLike | None, image_size: tuple[int, int]) ->
     picture = np.zeros((height, width, 3), np.uint8)
     if background is not None:
         array = np.asarray(background)
-        if array.shape not in {(3,), picture.shape} or array.dtype != np.uint8:
+        is_color = array.shape == (3,) and array.dtype.kind in "iu"
+        if not is_color and (array.shape != picture.shape or array.dtype != np.uint8):
             raise ValueError(
-                f"background must be uint8, (3,) or {picture.shape} like the picture, "
+                f"background must be a colour of 3 integers or a uint8 picture {picture.shape}, "
                 f"got {array.shape} of {array.dtype}"
             )
         picture[:] = array

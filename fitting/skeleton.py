@@ -9,7 +9,7 @@ Body points are of three kinds:
 * the 24 joints of SMPL's tree, under SMPL's names (`left_hip`, `spine1`, ...);
 * points of the skin (`nose`, `left_heel`, `head_top`, ...);
 * `coco_*`, the limb centres as the annotators of 2D data sets mark them, which differ from SMPL's
-  joints by 7 to 32 mm (docs/body.md).
+  joints by 8 to 30 mm (docs/body.md).
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ KEYPOINT_SETS: dict[str, KeypointSet] = {
         KeypointSet(  # motion-capture joint centres, so SMPL's own joints serve
             name="h36m17",
             names=_H36M17,
-            points=tuple({**_MOCAP_POINTS, "neck": "neck"}.get(n, n) for n in _H36M17),
+            points=tuple({**_MOCAP_POINTS, "neck": "thorax"}.get(n, n) for n in _H36M17),
             limbs=(
                 ("pelvis", "left_hip"), ("pelvis", "right_hip"), ("pelvis", "spine"),
                 ("spine", "neck"), ("neck", "nose"), ("nose", "head"), ("neck", "left_shoulder"),

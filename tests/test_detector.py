@@ -23,6 +23,7 @@ from fitting.blazepose import (
     Proposals,
     apply_affine,
     box_overlap,
+    circle_shift,
     combine_views,
     decode_proposals,
     invert_affine,
@@ -247,6 +248,13 @@ def test_agreement_falls_with_distance_as_a_gaussian(rng) -> None:
     assert both.conf[3] == pytest.approx(one.conf[3] * np.exp(-0.5))
     assert both.presence == pytest.approx(0.8 * expected, abs=1e-6)
     np.testing.assert_allclose(both.positions[3], one.positions[3] + [0.05 * one.radius, 0])
+
+
+def test_circle_shift_is_the_larger_of_two_distances_in_radii(rng) -> None:
+    person = random_landmarks(rng)
+    person.positions[[HIP_CENTRE, CIRCLE_POINT]] = [[50, 90], [50, 40]]
+    assert circle_shift(np.array([[50, 90], [50, 40]]), person) == 0
+    assert circle_shift(np.array([[53, 94], [50, 50]]), person) == pytest.approx(10 / 50)
 
 
 def test_radius_is_from_the_hip_centre_to_the_circle(rng) -> None:

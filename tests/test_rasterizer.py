@@ -38,8 +38,8 @@ def cast_rays(vertices, faces, intrinsics, image_size):
     return depth, seen
 
 
-def random_triangles(rng, count=60, depth=3.0):
-    centres = rng.uniform([-0.7, -0.6, 1], [0.7, 0.7, 1.6], (count, 3)) * [depth, depth, depth]
+def random_triangles(rng, count=90, depth=3.0):
+    centres = rng.uniform([-0.25, -0.2, 1], [0.3, 0.3, 1.6], (count, 3)) * depth
     corners = centres[:, None] + rng.normal(0, 0.08 * depth, (count, 3, 3))
     return corners.reshape(-1, 3), np.arange(3 * count).reshape(-1, 3)
 
@@ -58,7 +58,7 @@ def test_random_triangles_match_ray_casting(rng, depth):
     vertices, faces = random_triangles(rng, depth=depth)
     expected, seen = cast_rays(vertices, faces, INTRINSICS, SIZE)
     picture = render_mesh(vertices, faces, INTRINSICS, SIZE, supersample=1)
-    assert 0.2 < np.isfinite(expected).mean() < 0.99
+    assert 0.4 < np.isfinite(expected).mean() < 0.95
     assert overlap(picture.mask, np.isfinite(expected)) > 0.99
     ids = render_face_ids(vertices, faces, INTRINSICS, SIZE)
     same = (ids == seen) & (ids >= 0)  # pixels where an edge passes may fall to either triangle
@@ -130,16 +130,25 @@ def test_supersampled_coverage_is_the_covered_area():
     np.testing.assert_allclose(outline, 0.75 * inside + 0.25 * 255, atol=1)
 
 
+def test_supersampled_depth_is_the_nearest_in_the_pixel(rng):
+    vertices, faces = random_triangles(rng)
+    centre = render_mesh(vertices, faces, INTRINSICS, SIZE, supersample=1).depth
+    nearest = render_mesh(vertices, faces, INTRINSICS, SIZE, supersample=3).depth  # 3: has centre
+    drawn = np.isfinite(nearest) & np.isfinite(centre)
+    assert (nearest[drawn] <= centre[drawn] + 1e-5).all()
+    assert (nearest[drawn] < centre[drawn] - 1e-3).any()
+
+
 def test_nearer_person_hides_the_farther_one():
     near, faces = sphere([0.02, 0.0, 1.0], 0.05, subdivisions=3)
     far, _ = sphere([0.0, 0.0, 2.0], 0.3, subdivisions=3)
     red, blue = [1.0, 0, 0], [0, 0, 1.0]
     for order, colors in (([near, far], [[red], [blue]]), ([far, near], [[blue], [red]])):
-        picture = render_mesh(order, faces, INTRINSICS, SIZE, colors=colors)
+        picture = render_mesh(order, faces, INTRINSICS, SIZE, colors=colors, supersample=1)
         is_red = picture.mask & (picture.color[..., 0] > picture.color[..., 2])
-        alone = render_mesh(near, faces, INTRINSICS, SIZE)
-        assert overlap(is_red, alone.mask) > 0.97
-        np.testing.assert_array_equal(picture.depth[is_red] < 1.5, True)
+        alone = render_mesh(near, faces, INTRINSICS, SIZE, supersample=1)
+        np.testing.assert_array_equal(is_red, alone.mask)
+        assert (picture.depth[is_red] < 1.5).all()
         assert (picture.mask & ~is_red).sum() > is_red.sum()
 
 
@@ -182,7 +191,7 @@ def test_light_brightens_the_side_it_comes_from():
 
 def test_vertex_normals_of_a_sphere_point_outward():
     vertices, faces = sphere([0, 0, 0], 2.0)
-    np.testing.assert_allclose(vertex_normals(vertices, faces), vertices / 2, atol=2e-3)
+    np.testing.assert_allclose(vertex_normals(vertices, faces), vertices / 2, atol=4e-3)
 
 
 def test_labels_are_those_of_the_triangle_seen(rng):
@@ -196,7 +205,7 @@ def test_labels_are_those_of_the_triangle_seen(rng):
 
 
 def test_a_triangle_takes_the_label_of_most_corners():
-    corners = np.array([[-50.0, -50], [200, -50], [60, 400]])
+    corners = np.array([[10.0, 10], [140, 10], [60, 100]])
     vertices = np.c_[corners, np.ones(3)] @ np.linalg.inv(INTRINSICS).T
     for labels in ([7, 3, 7], [7, 7, 900], [0, 7, 7]):
         picture = render_labels(vertices, np.array([[0, 1, 2]]), labels, INTRINSICS, SIZE)
@@ -212,8 +221,8 @@ def test_a_triangle_takes_the_label_of_most_corners():
         ({"faces": np.array([[0.0, 1, 2]])}, "faces must be"),
         ({"intrinsics": np.eye(4)}, "intrinsics must be"),
         ({"colors": np.zeros((2, 3))}, "colors must broadcast"),
-        ({"background": np.zeros((3, 3, 3), np.uint8)}, "background must be uint8"),
-        ({"background": np.zeros(3)}, "background must be uint8"),
+        ({"background": np.zeros((3, 3, 3), np.uint8)}, "background must be a colour"),
+        ({"background": np.zeros(3)}, "background must be a colour"),
         ({"supersample": 0}, "supersample must be at least 1"),
     ],
 )

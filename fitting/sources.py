@@ -1,0 +1,151 @@
+"""Where people come from: keypoint files, or pictures and a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from .detector import Detection, Detector
+from .files import InputError
+from .images import ImageError, list_images, read_image
+from .people import People, Problem, concatenate
+from .readers import read_people
+from .skeleton import keypoint_set as set_of_name
+
+
+_KEYPOINT_SUFFIXES = (".json", ".npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """People to fit, and what could not be read on the way to them.
+
+    Attributes:
+        people: one row each.
+        problems: rows and pictures left out.
+        images: folder that `people.image` is relative to; None where there are no pictures.
+        empty: names of pictures without a person.
+    """
+
+    people: People
+    problems: list[Problem]
+    images: Path | None
+    empty: list[str] = field(default_factory=list)
+
+
+def is_keypoint_source(path: Path) -> bool:
+    """Whether `path` is a keypoint file or a folder of OpenPose files, rather than pictures."""
+    if path.is_dir():
+        return not list_images(path) and any(path.glob("*_keypoints.json"))
+    return path.suffix.lower() in _KEYPOINT_SUFFIXES
+
+
+def people_in_file(
+    keypoints: Path,
+    *,
+    images: Path | None,
+    keypoint_format: str = "auto",
+    keypoint_set: str | None = None,
+) -> Found:
+    """Read the people of a keypoint file or folder.
+
+    Args:
+        keypoints: as `readers.read_people` takes.
+        images: folder of the pictures it names, where there is one.
+        keypoint_format: of `keypoints`, or "auto".
+        keypoint_set: overrides what the file says.
+
+    Raises:
+        InputError: the file cannot be read, or none of the pictures it names is in `images`.
+    """
+    people, problems = read_people(
+        keypoints, keypoint_format=keypoint_format, keypoint_set=keypoint_set, images=images
+    )
+    if images is not None:
+        problems = [*problems, *_absent_pictures(people, keypoints, images)]
+    return Found(people=people, problems=problems, images=images)
+
+
+def _absent_pictures(people: People, keypoints: Path, images: Path) -> list[Problem]:
+    """A problem for each picture that is named but not there; its people can still be fitted."""
+    names = [str(name) for name in np.unique(people.image) if name]
+    absent = [name for name in names if not (images / name).is_file()]
+    if names and len(absent) == len(names):
+        raise InputError(
+            f"{images}: none of the {len(names)} pictures that {keypoints} names is here "
+            f"({absent[0]}, for one); give the folder of its pictures"
+        )
+    return [
+        Problem(
+            file=name,
+            row=None,
+            reason=f"{keypoints.name} names this picture but {images} has no such file; its people "
+            "are fitted from their keypoints and drawn on grey",
+        )
+        for name in absent
+    ]
+
+
+def people_in_pictures(
+    input_path: Path, detector: Detector, *, progress: Callable[[int], object] = lambda done: None
+) -> Found:
+    """Detect the people in a picture or a folder of pictures.
+
+    Raises:
+        InputError: there is no picture, or no person in any of them.
+    """
+    paths = [input_path] if input_path.is_file() else list_images(input_path)
+    folder = input_path.parent if input_path.is_file() else input_path
+    if not paths:
+        raise InputError(f"{input_path}: no picture here; give a folder with JPEG or PNG files")
+    parts, problems, empty = [], [], []
+    for path in paths:
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            problems.append(Problem(file=path.name, row=None, reason=str(error)))
+        else:
+            detections = detector(image)
+            size = (image.shape[1], image.shape[0])
+            parts.append(_as_people(detections, path.name, size, detector.keypoint_set))
+            if not detections:
+                empty.append(path.name)
+        progress(1)
+    if not parts:
+        raise InputError(
+            f"{input_path}: none of the {len(paths)} pictures can be read; {problems[0].reason}"
+        )
+    if not any(len(part) for part in parts):
+        raise InputError(
+            f"{input_path}: no person found in any of its {len(parts)} pictures; give their "
+            "keypoints with --keypoints"
+        )
+    people = concatenate(parts)
+    people = replace(people, annotation_id=np.arange(len(people)))  # they have none of their own
+    return Found(people=people, problems=problems, images=folder, empty=empty)
+
+
+def _as_people(
+    detections: Sequence[Detection], name: str, size: tuple[int, int], keypoint_set: str
+) -> People:
+    N, P = len(detections), len(set_of_name(keypoint_set))
+    image = np.full(N, name)
+    return People(
+        keypoint_set=keypoint_set,
+        image=image,
+        person=np.arange(N),
+        annotation_id=np.arange(N),
+        width=np.full(N, size[0]),
+        height=np.full(N, size[1]),
+        keypoints_2d=_stack((d.keypoints_2d for d in detections), (N, P, 2)),
+        conf=_stack((d.conf for d in detections), (N, P)),
+        focal=np.full(N, np.nan),
+    )
+
+
+def _stack(arrays: Iterable[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    return np.array(list(arrays), dtype=np.float32).reshape(shape)
+
