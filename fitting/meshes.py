@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from .files import write_atomically
 
 Frame = Literal["y_up", "camera"]
 
@@ -42,6 +43,7 @@ def write_mesh(
 
     Raises:
         ValueError: the suffix or frame is unknown, or an array has the wrong shape.
+        OutputError: the file cannot be written.
     """
     target = Path(path)
     suffix = target.suffix.lower()
@@ -50,12 +52,7 @@ def write_mesh(
     if frame not in ("y_up", "camera"):
         raise ValueError(f'frame must be "y_up" or "camera", got {frame!r}')
     encoded = _encode(vertices, faces, colors, suffix, frame)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(encoded)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(target, lambda stream: stream.write(encoded))
     return target
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .images import check_image
 from .opencv import import_cv2
 from .rasterizer import DEFAULT_COLOR, DEFAULT_LIGHT, Light, render_mesh
 
@@ -135,14 +136,14 @@ def draw_overlay(
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be within [0, 1], got {opacity}")
-    photo = _check_image(image)
-    size = (photo.shape[1], photo.shape[0])
+    check_image(image)
+    size = (image.shape[1], image.shape[0])
     body = render_mesh(vertices, faces, intrinsics, size, colors=colors, light=light)
-    picture = photo.copy()
+    picture = image.copy()
     # The body on black is already weighted by its coverage, so it is added as it is.
     rows, columns = _bounding_slices(body.coverage > 0)
     hidden = opacity * body.coverage[rows, columns, None]
-    blended = photo[rows, columns] * (1 - hidden) + opacity * body.color[rows, columns]
+    blended = image[rows, columns] * (1 - hidden) + opacity * body.color[rows, columns]
     picture[rows, columns] = np.rint(blended)
     if keypoints_2d is not None:
         _draw_keypoints(picture, keypoints_2d, conf, projected, edges)
@@ -215,8 +216,8 @@ def crop_around(
     Returns:
         The crop; grey where it reaches beyond the photograph.
     """
-    photo = _check_image(image)
-    limits = np.array([photo.shape[1], photo.shape[0]]) - 1.0
+    check_image(image)
+    limits = np.array([image.shape[1], image.shape[0]]) - 1.0
     inside = np.asarray(points, np.float64).reshape(-1, 2)
     inside = np.clip(inside[np.isfinite(inside).all(axis=1)], 0, limits)
     low, high = (inside.min(axis=0), inside.max(axis=0)) if len(inside) else (np.zeros(2), limits)
@@ -233,7 +234,7 @@ def crop_around(
     cv2 = import_cv2()
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return Crop(
-        image=cv2.resize(_cut(photo, corner, side), (size, size), interpolation=method),
+        image=cv2.resize(_cut(image, corner, side), (size, size), interpolation=method),
         intrinsics=to_crop @ np.asarray(intrinsics, np.float64),
         corner=(int(corner[0]), int(corner[1])),
         scale=scale,
@@ -266,22 +267,28 @@ def _draw_keypoints(
     radius = max(2.0, min(picture.shape[:2]) / 110)
     for start, end in edges:
         if seen[start] and seen[end]:
-            _draw_line(picture, keypoints[start], keypoints[end], DETECTED_COLOR, radius / 2)
+            _draw_line(picture, keypoints[start], keypoints[end], DETECTED_COLOR, radius / 3)
     if projected is not None:
         fitted = np.asarray(projected, np.float64)
         for index in np.flatnonzero(seen & np.isfinite(fitted).all(axis=1)):
             _draw_line(picture, keypoints[index], fitted[index], PROJECTED_COLOR, radius / 2)
-            _draw_disc(picture, fitted[index], PROJECTED_COLOR, 1.4 * radius)
+            _draw_circle(picture, fitted[index], PROJECTED_COLOR, 1.5 * radius, radius / 2)
     for index in np.flatnonzero(seen):
-        _draw_disc(picture, keypoints[index], DETECTED_COLOR, radius)
+        _draw_circle(picture, keypoints[index], DETECTED_COLOR, radius)
 
 
-def _draw_disc(
-    picture: Picture, centre: FloatArray, color: tuple[int, int, int], radius: float
+def _draw_circle(
+    picture: Picture,
+    centre: FloatArray,
+    color: tuple[int, int, int],
+    radius: float,
+    thickness: float | None = None,
 ) -> None:
+    """A ring, or without a thickness a disc."""
     cv2 = import_cv2()
     scaled = round(radius * 2**SUBPIXEL_BITS)
-    cv2.circle(picture, _to_subpixels(centre), scaled, color, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+    pen = cv2.FILLED if thickness is None else max(1, round(thickness))
+    cv2.circle(picture, _to_subpixels(centre), scaled, color, pen, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _draw_line(
@@ -315,12 +322,3 @@ def _bounding_slices(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
     if not len(rows):
         return slice(0, 0), slice(0, 0)
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _check_image(image: Picture) -> Picture:
-    array = np.asarray(image)
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
-        raise ValueError(
-            f"image must be (H, W, 3) uint8 RGB with H, W >= 1, got {array.shape} of {array.dtype}"
-        )
-    return array

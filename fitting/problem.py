@@ -50,6 +50,12 @@ class BodyParams:
         """The people at `rows` (indices or a mask)."""
         return BodyParams(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
+    def where(self, rows: Tensor) -> BodyParams:
+        """The same at `rows` (a mask), NaN for everyone else."""
+        return BodyParams(
+            **{f.name: getattr(self, f.name).where(rows[:, None], torch.nan) for f in fields(self)}
+        )
+
     def to(self, device: torch.device | str) -> BodyParams:
         """The same on `device`."""
         return BodyParams(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

@@ -28,7 +28,7 @@ class Light:
     """One distant lamp and light from all around."""
 
     direction: tuple[float, float, float] = (-0.35, -0.75, -1.0)  # camera frame, towards the lamp
-    ambient: float = 0.35  # brightness of a surface turned away from the lamp; 1 is unshaded
+    ambient: float = 0.2  # brightness of a surface turned away from the lamp; 1 is unshaded
 
     def __post_init__(self) -> None:
         if not np.linalg.norm(self.direction) > 0:
@@ -38,7 +38,7 @@ class Light:
 
 
 DEFAULT_LIGHT = Light()
-DEFAULT_COLOR = (0.62, 0.72, 0.88)
+DEFAULT_COLOR = (0.66, 0.78, 0.96)
 
 
 @dataclass(frozen=True, kw_only=True)

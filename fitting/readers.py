@@ -453,6 +453,10 @@ def _check_not_normalised(triplets: np.ndarray, request: _Request) -> None:
 
 _NPZ_REQUIRED = ("keypoints_2d", "conf", "keypoint_set", "width", "height")
 _NPZ_OPTIONAL = ("image", "focal", "track")
+# What NumPy and zipfile raise for truncated, encrypted, pickled or lying archives.
+_NPZ_ERRORS = (
+    OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def _read_npz(request: _Request) -> tuple[People, list[Problem]]:
@@ -490,7 +494,7 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as loaded:  # a stranger's file must not run code
             keys = list(loaded)
             arrays = {name: loaded[name] for name in names if name in keys}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _NPZ_ERRORS as error:
         raise InputError(
             f"{path} cannot be read as .npz ({_first_line(error)}); save it again by numpy.savez "
             "with arrays of numbers and strings only"

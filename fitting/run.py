@@ -6,9 +6,9 @@ import json
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ from .body import Body, load_body
 from .detector import load_detector
 from .files import prepare_output, write_json
 from .fit import SOLVERS, PeopleFit, choose_device, fit_people
+from .images import list_images
 from .people import People, Problem
-from .pictures import PersonPictures, draw_people
+from .pictures import PersonFiles, draw_people
 from .problem import Status
 from .skeleton import convert_keypoints, keypoint_set
 from .sources import Found, is_keypoint_source, people_in_file, people_in_pictures
-from .table import FitsTable, write_fits
+from .table import FILE_NAME, FitsTable, build_fits, write_fits
 
 Progress = Callable[[str, int, int], object]
 """Told (stage, number of items just done, number of items in all)."""
@@ -82,13 +83,13 @@ class RunSummary:
 
     Attributes:
         table: the fits, as written.
-        pictures: of each row; empty where none were drawn.
+        pictures: of each row; None where nothing was drawn.
         problems: rows and pictures that something was wrong with.
         record: content of `run.json`.
     """
 
     table: FitsTable
-    pictures: list[PersonPictures]
+    pictures: list[PersonFiles | None]
     problems: list[Problem]
     record: dict[str, Any]
 
@@ -106,3 +107,150 @@ class _Clock:
         began = time.perf_counter()
         yield
         self.seconds[stage] += time.perf_counter() - began
+
+
+def run(config: RunConfig, progress: Progress = lambda stage, done, total: None) -> RunSummary:
+    """Fit the people of `config.input` and write everything to `config.output`.
+
+    Raises:
+        ValueError, OSError: nothing could be done; the message is one sentence with the fix.
+    """
+    torch.manual_seed(config.seed)
+    output = prepare_output(config.output, overwrite=config.overwrite)
+    clock = _Clock()
+    device = choose_device(config.device)
+    with clock.time("load"):
+        body = load_body(config.body)
+        prior = load_pose_prior().to(device)
+    found = _find_people(config, clock, progress)
+    count = len(found.people)
+    fit = fit_people(
+        found.people,
+        body.to(device),
+        prior,
+        SOLVERS[config.solver](),
+        focal=config.focal,
+        batch_size=config.batch_size,
+        progress=lambda done: progress("fit", done, count),
+    )
+    clock.seconds.update(fit.seconds)
+    with clock.time("write"):
+        table = make_table(found.people, fit, init="mean", metadata=_metadata(config, body))
+        write_fits(output / FILE_NAME, table)
+        pictures: list[PersonFiles | None] = [None] * count
+        if config.overlays and found.images is not None:
+            pictures = draw_people(
+                table, body.to("cpu"), found.images, output, jobs=config.jobs,
+                progress=lambda done: progress("draw", done, count),
+            )  # fmt: skip
+    record = _record(config, found, fit, clock)
+    write_json(output / "run.json", record)
+    return RunSummary(table=table, pictures=pictures, problems=found.problems, record=record)
+
+
+def _find_people(config: RunConfig, clock: _Clock, progress: Progress) -> Found:
+    """Read or detect the people to fit, as far as `limit` allows."""
+    source = config.keypoints
+    images: Path | None = config.input.parent if config.input.is_file() else config.input
+    if source is None and is_keypoint_source(config.input):
+        source, images = config.input, config.images
+    if source is None:
+        with clock.time("load"):
+            detector = load_detector(config.detector)
+            total = 1 if config.input.is_file() else len(list_images(config.input))
+        with clock.time("detect"):
+            found = people_in_pictures(
+                config.input, detector, progress=lambda done: progress("detect", done, total)
+            )
+    else:
+        with clock.time("load"):
+            found = people_in_file(
+                source,
+                images=images,
+                keypoint_format=config.keypoint_format,
+                keypoint_set=config.keypoint_set,
+            )
+    if config.limit is not None:
+        found = replace(found, people=found.people.select(slice(config.limit)))
+    return found
+
+
+def make_table(
+    people: People, fit: PeopleFit, *, init: str, metadata: Mapping[str, str]
+) -> FitsTable:
+    """The fits table (docs/conventions.md) of N people and their fits.
+
+    SMPLify says nothing about its own error, so `joint_std_mm` is null.
+    """
+    result, intrinsics = fit.result, fit.intrinsics.numpy()
+    N = len(people)
+    triplets = np.concatenate([people.keypoints_2d, people.conf[..., None]], axis=2)
+    columns = dict(
+        image=people.image,
+        person=people.person,
+        annotation_id=people.annotation_id,
+        width=people.width,
+        height=people.height,
+        keypoint_set=np.full(N, people.keypoint_set),
+        keypoints_2d=triplets.reshape(N, -1),
+        global_orient=result.params.global_orient.numpy(),
+        body_pose=result.params.body_pose.numpy(),
+        betas=result.params.betas.numpy(),
+        transl=result.params.transl.numpy(),
+        fx=intrinsics[:, 0, 0],
+        fy=intrinsics[:, 1, 1],
+        cx=intrinsics[:, 0, 2],
+        cy=intrinsics[:, 1, 2],
+        reprojection_error_px=result.mean_reprojection_error.numpy(),
+        cost_initial=result.cost_initial.numpy(),
+        cost_final=result.cost_final.numpy(),
+        num_steps=result.num_steps.numpy(),
+        status=np.array([Status(s).label for s in range(len(Status))])[result.status.numpy()],
+        init=np.full(N, init),
+    )
+    return build_fits(columns, metadata)
+
+
+def _metadata(config: RunConfig, body: Body) -> dict[str, str]:
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    solver = asdict(SOLVERS[config.solver]())
+    return {
+        "body_sha256": body.sha256,
+        "config": json.dumps({**plain, "solver_settings": solver}),
+        "version": program_version(),
+    }
+
+
+def program_version() -> str:
+    """Of the installed distribution, or "unknown" when run from a plain PYTHONPATH."""
+    try:
+        return version("bodyloop")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: _Clock) -> dict[str, Any]:
+    """Content of run.json."""
+    statuses = Counter(Status(int(s)).label for s in fit.result.status)
+    fitted = len(found.people) - statuses[Status.NO_KEYPOINTS.label]
+    fitting_seconds = clock.seconds["init"] + clock.seconds["fit"]
+    return {
+        "command": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "versions": {
+            "bodyloop": program_version(),
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+        "counts": {
+            "people": len(found.people),
+            "fitted": fitted,
+            "status": dict(statuses),
+            "pictures_without_people": len(found.empty),
+            "problems": len(found.problems),
+        },
+        "seconds": {stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
+        "fits_per_second": round(fitted / fitting_seconds, 3) if fitting_seconds > 0 else None,
+        "pictures_without_people": found.empty,
+        "problems": [asdict(problem) for problem in found.problems],
+    }

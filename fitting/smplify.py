@@ -228,7 +228,7 @@ def _result(
     finite = solution.cost_final.isfinite() & params.pack(_ALL).isfinite().all(dim=1)
     status = torch.where(solution.converged, int(Status.CONVERGED), int(Status.MAX_STEPS))
     return FitResult(
-        params=params,
+        params=params.where(finite),
         reprojection_error=error.where(energy.problem.conf > 0, torch.nan),
         cost_initial=solution.cost_initial,
         cost_final=solution.cost_final,

@@ -19,7 +19,7 @@ from fitting.keypoints import map_keypoints
 from fitting.rasterizer import render_mesh
 from fitting.skeleton import KEYPOINT_SETS, KeypointSet
 
-TILE = (520, 560)  # width, height
+TILE = (560, 440)  # width, height
 SCALE = 2  # drawn larger and shrunk, since OpenCV's circles are coarse
 LEFT, RIGHT, MIDDLE = (214, 69, 65), (52, 120, 190), (60, 140, 80)
 
@@ -36,8 +36,8 @@ def draw_tile(s: KeypointSet, points: torch.Tensor, vertices: torch.Tensor, face
     """Front and side view of one set, with its edges."""
     width, height = TILE[0] * SCALE, TILE[1] * SCALE
     canvas = np.full((height, width, 3), 255, dtype=np.uint8)
-    for side, centre in ((False, 0.36), (True, 0.85)):
-        K = torch.tensor([[7.6 * TILE[0], 0, centre * TILE[0]], [0, 7.6 * TILE[0], TILE[1] * 0.53], [0, 0, 1]])
+    for side, centre in ((False, 0.4), (True, 0.89)):
+        K = torch.tensor([[3.4 * TILE[0], 0, centre * TILE[0]], [0, 3.4 * TILE[0], TILE[1] * 0.62], [0, 0, 1]])
         K[:2] *= SCALE
         body = view(vertices, side)
         canvas = render_mesh(

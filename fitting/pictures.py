@@ -1,0 +1,163 @@
+"""Draw the people of a run: whole pictures with everyone in them, and squares for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+
+from .body import Body
+from .camera import project_points
+from .images import ImageError, read_image, write_image
+from .keypoints import map_keypoints
+from .overlay import CANVAS_COLOR, draw_overlay, draw_person
+from .skeleton import keypoint_set
+from .table import FitsTable
+
+OVERLAYS = "overlays"
+PEOPLE = "people"
+
+_TINTS = np.array(
+    [[0.62, 0.72, 0.88], [0.93, 0.70, 0.55], [0.66, 0.84, 0.62], [0.84, 0.68, 0.87],
+     [0.92, 0.84, 0.55], [0.58, 0.83, 0.83]]
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonFiles:
+    """Pictures of one row, as paths relative to the run's folder."""
+
+    photo: str
+    overlay: str
+    side: str
+
+
+def draw_people(
+    table: FitsTable,
+    body: Body,
+    images: Path,
+    output: Path,
+    *,
+    jobs: int = -1,
+    progress: Callable[[int], object] = lambda done: None,
+) -> list[PersonFiles | None]:
+    """Draw every fitted person over its picture.
+
+    Writes `overlays/NAME.jpg`, each picture with all its people, and three squares per person under
+    `people/`. A picture that cannot be read is replaced by grey of the same size.
+
+    Args:
+        table: fits, whose `image` is relative to `images`.
+        body: the one fitted, on the CPU.
+        images: folder of the pictures.
+        output: folder of the run.
+        jobs: pictures drawn at a time; -1 means as many as there are cores.
+        progress: called with the number of people just drawn.
+
+    Returns:
+        For each row its files, or None where nothing was fitted.
+    """
+    for folder in (OVERLAYS, PEOPLE):
+        (output / folder).mkdir(exist_ok=True)
+    painter = _Painter(table, body, images, output)
+    names, groups = np.unique(table.column_array("image"), return_inverse=True)
+    order = np.argsort(groups, kind="stable")
+    rows_by_image = np.split(order, np.cumsum(np.bincount(groups, minlength=len(names)))[:-1])
+    files: list[PersonFiles | None] = [None] * len(table)
+    # Threads share the body; drawing spends its time in OpenCV and PyTorch, which release the lock.
+    parallel = Parallel(n_jobs=jobs, backend="threading", return_as="generator_unordered")
+    for drawn in parallel(delayed(painter.draw)(rows) for rows in rows_by_image):
+        for row, person in drawn.items():
+            files[row] = person
+        progress(len(drawn))
+    return files
+
+
+class _Painter:
+    """What all pictures of a run have in common."""
+
+    def __init__(self, table: FitsTable, body: Body, images: Path, output: Path) -> None:
+        self.body, self.images, self.output = body, images, output
+        self.faces = body.faces.numpy()
+        self.keypoint_set = keypoint_set(str(table.column_array("keypoint_set")[0])) if len(table) else None
+        self.image, self.table = table.column_array("image"), table
+        names = ("global_orient", "body_pose", "betas", "transl", "width", "height")
+        self.columns = {name: table.column_array(name) for name in names}
+        self.intrinsics = _intrinsics(table)
+        self.keypoints = table.column_array("keypoints_2d").reshape(len(table), -1, 3)
+
+    def draw(self, rows: np.ndarray) -> dict[int, PersonFiles | None]:
+        """Draw the people at `rows`, who are in one picture; None for those without a fit."""
+        drawn: dict[int, PersonFiles | None] = dict.fromkeys(rows.tolist())
+        fitted = rows[np.isfinite(self.columns["transl"][rows]).all(axis=1)]
+        if len(fitted) == 0:
+            return drawn
+        picture = self._picture(int(rows[0]))
+        vertices, projected = self._pose(fitted)
+        tints = _TINTS[np.arange(len(fitted)) % len(_TINTS)][:, None]
+        overlay = draw_overlay(
+            picture, vertices, self.faces, self.intrinsics[fitted[0]], colors=tints
+        )
+        write_image(self.output / OVERLAYS / _overlay_name(self.image[rows[0]]), overlay)
+        for i, row in enumerate(fitted.tolist()):
+            drawn[row] = self._draw_squares(row, picture, vertices[i], projected[i])
+        return drawn
+
+    def _picture(self, row: int) -> np.ndarray:
+        """The photograph, or grey where it cannot be read (which the run has already reported)."""
+        size = (int(self.columns["height"][row]), int(self.columns["width"][row]), 3)
+        try:
+            return read_image(self.images / self.image[row])
+        except ImageError:
+            return np.full(size, CANVAS_COLOR, dtype=np.uint8)
+
+    def _pose(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices (N, V, 3) in the camera frame and projected keypoints (N, P, 2) in pixels."""
+        params = [
+            torch.from_numpy(self.columns[name][rows])
+            for name in ("global_orient", "body_pose", "betas", "transl")
+        ]
+        assert self.keypoint_set is not None
+        with torch.no_grad():
+            posed = self.body(*params)
+            points = map_keypoints(self.body, self.keypoint_set)(posed)
+            pixels, _ = project_points(points, torch.from_numpy(self.intrinsics[rows]))
+        return posed.vertices.numpy(), pixels.numpy()
+
+    def _draw_squares(
+        self, row: int, picture: np.ndarray, vertices: np.ndarray, projected: np.ndarray
+    ) -> PersonFiles:
+        assert self.keypoint_set is not None
+        pictures = draw_person(
+            picture,
+            vertices,
+            self.faces,
+            self.intrinsics[row],
+            keypoints_2d=self.keypoints[row, :, :2],
+            conf=self.keypoints[row, :, 2],
+            projected=projected,
+            edges=[(int(a), int(b)) for a, b in self.keypoint_set.edges],
+        )
+        names = {kind: f"{PEOPLE}/{row:06d}_{kind}.jpg" for kind in ("photo", "overlay", "side")}
+        for kind, name in names.items():
+            write_image(self.output / name, getattr(pictures, kind))
+        return PersonFiles(**names)
+
+
+def _intrinsics(table: FitsTable) -> np.ndarray:
+    """(N, 3, 3) float32 pixels."""
+    intrinsics = np.zeros((len(table), 3, 3), dtype=np.float32)
+    for name, row, column in (("fx", 0, 0), ("fy", 1, 1), ("cx", 0, 2), ("cy", 1, 2)):
+        intrinsics[:, row, column] = table.column_array(name)
+    intrinsics[:, 2, 2] = 1
+    return intrinsics
+
+
+def _overlay_name(image: str) -> str:
+    """A flat JPEG name for a picture that may lie in a subfolder."""
+    flat = image.replace("/", "_").replace("\\", "_") or "no-picture"
+    return flat if flat.lower().endswith((".jpg", ".jpeg")) else f"{flat}.jpg"
