@@ -44,7 +44,7 @@ setup(
         "roma>=1.4",
         "pyarrow>=12",
         "trimesh>=4.0",
-        "pillow>=10.0",
+        "pillow>=10.1",
         "jinja2>=3.1",
         "joblib>=1.3",
         "click>=8.1",

@@ -14,26 +14,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
+from record import RESULTS, describe_run
 
 from fitting.blazepose import BlazePoseConfig, BlazePoseDetector
 from fitting.detector import Detection, Detector, load_detector
 from fitting.files import write_json
 from fitting.images import read_image
-from fitting.opencv import import_cv2
 from fitting.skeleton import convert_keypoints, keypoint_set
 
 # Standard deviations of annotators, relative to the person's size (COCO keypoint evaluation).
 COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1e3
+PACKAGES = ("opencv-python", "numpy", "pillow")
 MIN_LABELLED = 10
 MIN_SIMILARITY = 0.5
 MIN_CONF = 0.3  # a keypoint at least this sure counts as seen
@@ -173,36 +170,19 @@ def print_table(results: dict[str, Any]) -> None:
         )
 
 
-def describe_machine() -> dict[str, Any]:
-    """Processor and versions, so that the milliseconds mean something."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "opencv": import_cv2().__version__,
-        "pillow": PIL.__version__,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("labels", type=Path, help="COCO person keypoints JSON")
     parser.add_argument("images", type=Path, help="folder of the photographs it names")
     parser.add_argument("--detector", default="blazepose")
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path(__file__).parent / "results" / "detector.json"
-    )
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "detector.json")
     arguments = parser.parse_args()
-    command = f"python benchmarks/{Path(__file__).name} {arguments.labels.name} "
+    labels, images = arguments.labels, arguments.images
+    paths = f"{labels.name} {images.name}/"  # without the folders of this machine
+    command = f"python benchmarks/detector.py {paths} --detector {arguments.detector}"
     record = {
-        "command": f"{command}{arguments.images.name}/ --detector {arguments.detector}",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "results": measure_all(arguments.detector, arguments.labels, arguments.images),
+        **describe_run(command, PACKAGES),
+        "results": measure_all(arguments.detector, labels, images),
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.output, record)

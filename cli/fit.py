@@ -54,9 +54,9 @@ def fit(quiet: bool, report: bool, **options: Any) -> None:
         summary = run(RunConfig(**options), bars.update)
     output = options["output"]
     if report:
-        from .page import write_report
+        from .report import write_report
 
-        write_report(output, summary.table, summary.pictures, summary.problems)
+        write_report(output)
     _say(summary.record, output)
     for problem in summary.problems:
         click.echo(f"fit-cli: {problem}", err=True)

@@ -241,3 +241,11 @@ def _converted(column: np.ndarray, dtype: type) -> np.ndarray:
         largest = np.nextafter(np.float64(limits.max), 0)  # 2**63 itself would wrap
         return np.clip(column, limits.min, largest).astype(dtype)
     return np.clip(column, limits.min, limits.max).astype(dtype)
+
+
+def person_size(keypoints_2d: np.ndarray, conf: np.ndarray) -> np.ndarray:
+    """(N,) pixels: longer side of the box around the seen ones of (N, P, 2) keypoints; 0 if none."""
+    seen = (conf > 0)[..., None]
+    low = np.where(seen, keypoints_2d, np.inf).min(axis=1)
+    high = np.where(seen, keypoints_2d, -np.inf).max(axis=1)
+    return np.maximum(high - low, 0).max(axis=1)

@@ -29,11 +29,17 @@ _TINTS = np.array(
 
 @dataclass(frozen=True, kw_only=True)
 class PersonFiles:
-    """Pictures of one row, as paths relative to the run's folder."""
+    """Square pictures of one row, as paths relative to the run's folder."""
 
     photo: str
     overlay: str
     side: str
+
+
+def person_files(row: int) -> PersonFiles:
+    """Where the pictures of a row stand."""
+    kinds = ("photo", "overlay", "side")
+    return PersonFiles(**{kind: f"{PEOPLE}/{row:06d}_{kind}.jpg" for kind in kinds})
 
 
 def draw_people(
@@ -44,11 +50,11 @@ def draw_people(
     *,
     jobs: int = -1,
     progress: Callable[[int], object] = lambda done: None,
-) -> list[PersonFiles | None]:
+) -> None:
     """Draw every fitted person over its picture.
 
-    Writes `overlays/NAME.jpg`, each picture with all its people, and three squares per person under
-    `people/`. A picture that cannot be read is replaced by grey of the same size.
+    Writes `overlays/NAME.jpg`, each picture with all its people, and for each person the squares
+    that `person_files` names. A picture that cannot be read is replaced by grey of the same size.
 
     Args:
         table: fits, whose `image` is relative to `images`.
@@ -58,23 +64,21 @@ def draw_people(
         jobs: pictures drawn at a time; -1 means as many as there are cores.
         progress: called with the number of people just drawn.
 
-    Returns:
-        For each row its files, or None where nothing was fitted.
+    Raises:
+        OutputError: a picture cannot be written.
     """
+    if len(table) == 0:
+        return
     for folder in (OVERLAYS, PEOPLE):
         (output / folder).mkdir(exist_ok=True)
     painter = _Painter(table, body, images, output)
     names, groups = np.unique(table.column_array("image"), return_inverse=True)
     order = np.argsort(groups, kind="stable")
     rows_by_image = np.split(order, np.cumsum(np.bincount(groups, minlength=len(names)))[:-1])
-    files: list[PersonFiles | None] = [None] * len(table)
     # Threads share the body; drawing spends its time in OpenCV and PyTorch, which release the lock.
     parallel = Parallel(n_jobs=jobs, backend="threading", return_as="generator_unordered")
-    for drawn in parallel(delayed(painter.draw)(rows) for rows in rows_by_image):
-        for row, person in drawn.items():
-            files[row] = person
-        progress(len(drawn))
-    return files
+    for count in parallel(delayed(painter.draw)(rows) for rows in rows_by_image):
+        progress(count)
 
 
 class _Painter:
@@ -83,29 +87,27 @@ class _Painter:
     def __init__(self, table: FitsTable, body: Body, images: Path, output: Path) -> None:
         self.body, self.images, self.output = body, images, output
         self.faces = body.faces.numpy()
-        self.keypoint_set = keypoint_set(str(table.column_array("keypoint_set")[0])) if len(table) else None
-        self.image, self.table = table.column_array("image"), table
+        self.image = table.column_array("image")
+        self.keypoint_map = map_keypoints(body, keypoint_set(table.column_array("keypoint_set")[0]))
         names = ("global_orient", "body_pose", "betas", "transl", "width", "height")
         self.columns = {name: table.column_array(name) for name in names}
         self.intrinsics = _intrinsics(table)
         self.keypoints = table.column_array("keypoints_2d").reshape(len(table), -1, 3)
 
-    def draw(self, rows: np.ndarray) -> dict[int, PersonFiles | None]:
-        """Draw the people at `rows`, who are in one picture; None for those without a fit."""
-        drawn: dict[int, PersonFiles | None] = dict.fromkeys(rows.tolist())
+    def draw(self, rows: np.ndarray) -> int:
+        """Draw those of the people at `rows`, all of one picture, who have a fit; their number."""
         fitted = rows[np.isfinite(self.columns["transl"][rows]).all(axis=1)]
-        if len(fitted) == 0:
-            return drawn
-        picture = self._picture(int(rows[0]))
-        vertices, projected = self._pose(fitted)
-        tints = _TINTS[np.arange(len(fitted)) % len(_TINTS)][:, None]
-        overlay = draw_overlay(
-            picture, vertices, self.faces, self.intrinsics[fitted[0]], colors=tints
-        )
-        write_image(self.output / OVERLAYS / _overlay_name(self.image[rows[0]]), overlay)
-        for i, row in enumerate(fitted.tolist()):
-            drawn[row] = self._draw_squares(row, picture, vertices[i], projected[i])
-        return drawn
+        if len(fitted):
+            picture = self._picture(int(fitted[0]))
+            vertices, projected = self._pose(fitted)
+            tints = _TINTS[np.arange(len(fitted)) % len(_TINTS)][:, None]
+            overlay = draw_overlay(
+                picture, vertices, self.faces, self.intrinsics[fitted[0]], colors=tints
+            )
+            write_image(self.output / OVERLAYS / _overlay_name(self.image[fitted[0]]), overlay)
+            for i, row in enumerate(fitted.tolist()):
+                self._draw_squares(row, picture, vertices[i], projected[i])
+        return len(rows)
 
     def _picture(self, row: int) -> np.ndarray:
         """The photograph, or grey where it cannot be read (which the run has already reported)."""
@@ -121,17 +123,15 @@ class _Painter:
             torch.from_numpy(self.columns[name][rows])
             for name in ("global_orient", "body_pose", "betas", "transl")
         ]
-        assert self.keypoint_set is not None
         with torch.no_grad():
             posed = self.body(*params)
-            points = map_keypoints(self.body, self.keypoint_set)(posed)
+            points = self.keypoint_map(posed)
             pixels, _ = project_points(points, torch.from_numpy(self.intrinsics[rows]))
         return posed.vertices.numpy(), pixels.numpy()
 
     def _draw_squares(
         self, row: int, picture: np.ndarray, vertices: np.ndarray, projected: np.ndarray
-    ) -> PersonFiles:
-        assert self.keypoint_set is not None
+    ) -> None:
         pictures = draw_person(
             picture,
             vertices,
@@ -140,12 +140,12 @@ class _Painter:
             keypoints_2d=self.keypoints[row, :, :2],
             conf=self.keypoints[row, :, 2],
             projected=projected,
-            edges=[(int(a), int(b)) for a, b in self.keypoint_set.edges],
+            edges=[(int(a), int(b)) for a, b in self.keypoint_map.keypoint_set.edges],
         )
-        names = {kind: f"{PEOPLE}/{row:06d}_{kind}.jpg" for kind in ("photo", "overlay", "side")}
-        for kind, name in names.items():
-            write_image(self.output / name, getattr(pictures, kind))
-        return PersonFiles(**names)
+        files = person_files(row)
+        write_image(self.output / files.photo, pictures.photo)
+        write_image(self.output / files.overlay, pictures.overlay)
+        write_image(self.output / files.side, pictures.side)
 
 
 def _intrinsics(table: FitsTable) -> np.ndarray:

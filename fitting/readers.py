@@ -88,7 +88,7 @@ def read_people(
     """Read people with 2D keypoints.
 
     Formats: `coco` (person keypoints, COCO-WholeBody, or a bare list of results), `openpose` (a
-    folder of `*_keypoints.json` or one such file) and `npz` (docs/formats.md); `auto` looks at the
+    folder of `*_keypoints.json` or one such file) and `npz` (docs/conventions.md); `auto` looks at the
     content. People keep the order of the file, those without any seen keypoint included.
 
     Args:

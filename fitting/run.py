@@ -24,7 +24,7 @@ from .files import prepare_output, write_json
 from .fit import SOLVERS, PeopleFit, choose_device, fit_people
 from .images import list_images
 from .people import People, Problem
-from .pictures import PersonFiles, draw_people
+from .pictures import draw_people
 from .problem import Status
 from .skeleton import convert_keypoints, keypoint_set
 from .sources import Found, is_keypoint_source, people_in_file, people_in_pictures
@@ -83,13 +83,11 @@ class RunSummary:
 
     Attributes:
         table: the fits, as written.
-        pictures: of each row; None where nothing was drawn.
         problems: rows and pictures that something was wrong with.
         record: content of `run.json`.
     """
 
     table: FitsTable
-    pictures: list[PersonFiles | None]
     problems: list[Problem]
     record: dict[str, Any]
 
@@ -137,15 +135,18 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     with clock.time("write"):
         table = make_table(found.people, fit, init="mean", metadata=_metadata(config, body))
         write_fits(output / FILE_NAME, table)
-        pictures: list[PersonFiles | None] = [None] * count
         if config.overlays and found.images is not None:
-            pictures = draw_people(
-                table, body.to("cpu"), found.images, output, jobs=config.jobs,
+            draw_people(
+                table,
+                body.to("cpu"),
+                found.images,
+                output,
+                jobs=config.jobs,
                 progress=lambda done: progress("draw", done, count),
-            )  # fmt: skip
+            )
     record = _record(config, found, fit, clock)
     write_json(output / "run.json", record)
-    return RunSummary(table=table, pictures=pictures, problems=found.problems, record=record)
+    return RunSummary(table=table, problems=found.problems, record=record)
 
 
 def _find_people(config: RunConfig, clock: _Clock, progress: Progress) -> Found:

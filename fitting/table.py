@@ -1,4 +1,4 @@
-"""The fits table: one row for each person, in Parquet (docs/formats.md).
+"""The fits table: one row for each person, in Parquet (docs/conventions.md).
 
 A column is a NumPy array here: (N,) for one value a person, (N, K) for a list of K. Where a person
 has no value, the file holds null and the array NaN.

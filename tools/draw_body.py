@@ -11,28 +11,82 @@ from __future__ import annotations
 import argparse
 import colorsys
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from body_render import (
-    FloatArray,
-    Image,
-    IntArray,
-    draw_mesh,
-    grid,
-    label,
-    project,
-    view_points,
-    yaw,
-)
+from numpy.typing import NDArray
 
 from fitting.body import Body, load_body
+from fitting.images import write_image
+from fitting.rasterizer import render_mesh
 from fitting.skeleton import SMPL_JOINTS, joint_index
+
+FloatArray = NDArray[np.float64]
+Image = NDArray[np.uint8]
 
 NUM_POSES = 8
 CORRECTIVE_RANGE_M = 0.03  # full colour in the picture of the correctives
+SKIN = (0.80, 0.76, 0.72)
+# The camera stands this many picture heights away: nearly orthographic, as in a textbook plate.
+DISTANCE = 5.0
+
+
+def yaw(angle_deg: float) -> FloatArray:
+    """(3, 3) turn about the vertical; +90 shows the person's left side."""
+    c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    return np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+
+
 FRONT, SIDE = yaw(0), yaw(90)
+
+
+class View(NamedTuple):
+    """What a picture shows."""
+
+    size: tuple[int, int]  # width and height, pixels
+    height: float  # metres from top to bottom of the picture
+    centre: FloatArray  # (3,) metres, body frame: the middle of the picture
+    rotation: FloatArray = FRONT  # (3, 3) turn of the body before it is seen from the front
+
+    @property
+    def intrinsics(self) -> FloatArray:
+        """(3, 3) pixels."""
+        width, height = self.size
+        focal = DISTANCE * height
+        return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+
+    def in_camera(self, points: FloatArray) -> FloatArray:
+        """(N, 3) points of the body frame (y up, z forward) in the camera frame, metres."""
+        x, y, z = ((points - self.centre) @ self.rotation.T).T
+        return np.stack([x, -y, DISTANCE * self.height - z], axis=1)
+
+    def project(self, points: FloatArray) -> FloatArray:
+        """(N, 2) pixels of points of the body frame."""
+        homogeneous = self.in_camera(points) @ self.intrinsics.T
+        return homogeneous[:, :2] / homogeneous[:, 2:]
+
+    def draw(
+        self, points: FloatArray, body: Body, colors: FloatArray | tuple[float, ...] = SKIN
+    ) -> Image:
+        """The mesh of `body` with vertices at `points`, on white; colors as in `render_mesh`."""
+        vertices, faces, white = self.in_camera(points), body.faces.numpy(), (255, 255, 255)
+        return render_mesh(
+            vertices, faces, self.intrinsics, self.size, colors=colors, background=white
+        ).color
+
+
+def label(image: Image, text: str) -> Image:
+    """A copy with a caption in the top left corner."""
+    font, ink = cv2.FONT_HERSHEY_SIMPLEX, (40, 40, 40)
+    return cv2.putText(image.copy(), text, (8, 20), font, 0.5, ink, 1, cv2.LINE_AA)
+
+
+def grid(images: list[Image], *, columns: int) -> Image:
+    """Tile equally large pictures row by row; the last row must be full."""
+    rows = [np.hstack(images[i : i + columns]) for i in range(0, len(images), columns)]
+    return np.vstack(rows)
 
 
 def main() -> None:
@@ -52,7 +106,7 @@ def main() -> None:
     }
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, image in pictures.items():
-        cv2.imwrite(str(arguments.output / name), image[..., ::-1])
+        write_image(arguments.output / name, image)
 
 
 def posed(body: Body, pose: FloatArray, betas: FloatArray) -> FloatArray:
@@ -67,20 +121,14 @@ def _rest(body: Body, betas: FloatArray) -> FloatArray:
     return posed(body, np.zeros((len(SMPL_JOINTS), 3)), betas)
 
 
-def _faces(body: Body) -> IntArray:
-    return body.faces.numpy()
-
-
 def draw_shapes(body: Body) -> Image:
     """The mean, and each of the first five betas at -2 and +2, arms lowered."""
     pose = np.zeros((len(SMPL_JOINTS), 3))
     pose[joint_index("left_shoulder"), 2], pose[joint_index("right_shoulder"), 2] = -1.0, 1.0
-    centre = np.array([0, -0.1, 0])
+    view = View((230, 420), 2.2, np.array([0, -0.1, 0]), yaw(25))
 
     def figure(betas: FloatArray, caption: str) -> Image:
-        points = posed(body, pose, betas)
-        view = view_points(points, centre=centre, height=2.2, rotation=yaw(25))
-        return label(draw_mesh(view, _faces(body), size=(420, 230)), caption)
+        return label(view.draw(posed(body, pose, betas), body), caption)
 
     mean = figure(np.zeros(10), "mean")
     rows = []
@@ -100,16 +148,12 @@ def draw_poses(body: Body, poses: list[FloatArray]) -> Image:
         upright[0] = 0
         without, corrected = (posed(b, upright, np.zeros(10)) for b in (plain, body))
         centre = (without.min(axis=0) + without.max(axis=0)) / 2
-        height = 1.15 * float(np.ptp(without[:, 1]))
+        view = View((280, 380), 1.15 * float(np.ptp(without[:, 1])), centre, yaw(30))
         moved = np.linalg.norm(corrected - without, axis=1) / CORRECTIVE_RANGE_M
         colours = np.clip(np.stack([0.85 + 0 * moved, 0.85 - moved, 0.85 - moved], axis=1), 0, 1)
-        for row, points, colour in (
-            (0, without, (0.80, 0.76, 0.72)),
-            (1, corrected, (0.80, 0.76, 0.72)),
-            (2, corrected, colours),
-        ):
-            view = view_points(points, centre=centre, height=height, rotation=yaw(30))
-            rows[row].append(draw_mesh(view, _faces(body), size=(380, 280), colours=colour))
+        rows[0].append(view.draw(without, body))
+        rows[1].append(view.draw(corrected, body))
+        rows[2].append(view.draw(corrected, body, colours))
     rows[0][0] = label(rows[0][0], "24 joints only")
     rows[1][0] = label(rows[1][0], "with correctives")
     rows[2][0] = label(rows[2][0], f"moved by them (red: {CORRECTIVE_RANGE_M * 100:.0f} cm)")
@@ -123,9 +167,8 @@ def draw_parts(body: Body) -> Image:
     rest = _rest(body, np.zeros(10))
     views = []
     for angle, caption in ((0, "front"), (180, "back")):
-        view = view_points(rest, centre=np.array([0, -0.1, 0]), height=1.9, rotation=yaw(angle))
-        image = draw_mesh(view, _faces(body), size=(560, 580), colours=hues[labels])
-        views.append(label(image, caption))
+        view = View((580, 560), 1.9, np.array([0, -0.1, 0]), yaw(angle))
+        views.append(label(view.draw(rest, body, hues[labels]), caption))
     return grid(views, columns=2)
 
 
@@ -137,44 +180,33 @@ def draw_landmarks(body: Body) -> Image:
     hand = points["left_index_knuckle"]
     foot = (points["coco_left_ankle"] + points["left_big_toe"]) / 2
     above = np.array([[0, 0, -1.0], [-1, 0, 0], [0, 1, 0]])  # the left hand from above, fingers up
+    size, whole = (760, 760), np.array([0, -0.1, 0])
     views = [
-        (np.array([0, -0.1, 0]), 1.9, FRONT, False),
-        (np.array([0, -0.1, 0]), 1.9, SIDE, False),
-        (head, 0.42, FRONT, True),
-        (head, 0.42, SIDE, True),
-        (hand, 0.34, above @ yaw(180), True),
-        (foot, 0.4, SIDE, True),
+        (View(size, 1.9, whole), False),
+        (View(size, 1.9, whole, SIDE), False),
+        (View(size, 0.42, head), True),
+        (View(size, 0.42, head, SIDE), True),
+        (View(size, 0.34, hand, above @ yaw(180)), True),
+        (View(size, 0.4, foot, SIDE), True),
     ]
-    return grid([_marked(body, rest, points, view) for view in views], columns=2)
+    return grid([_marked(body, rest, points, view, named) for view, named in views], columns=2)
 
 
 def _marked(
-    body: Body,
-    rest: FloatArray,
-    points: dict[str, FloatArray],
-    view: tuple[FloatArray, float, FloatArray, bool],
+    body: Body, rest: FloatArray, points: dict[str, FloatArray], view: View, named: bool
 ) -> Image:
-    size = (760, 760)
-    centre, height, rotation, named = view
+    """One view with marks, and with names where `named`."""
     joints = dict(zip(SMPL_JOINTS, (body.J_regressor.numpy() @ rest), strict=True))
-
-    def seen(positions: FloatArray) -> FloatArray:
-        return view_points(positions, centre=centre, height=height, rotation=rotation)
-
-    mesh = draw_mesh(seen(rest), _faces(body), size=size)
-    image = (mesh // 2 + 128).astype(np.uint8)  # pale, so that the marks stand out
+    image = (view.draw(rest, body) // 2 + 128).astype(np.uint8)  # pale: the marks stand out
     for marks, colour in ((joints, (40, 70, 220)), (points, (210, 30, 30))):
         for name, position in marks.items():
-            if named and np.linalg.norm(position - centre) > height / 2:
+            if named and np.linalg.norm(position - view.centre) > view.height / 2:
                 continue  # elsewhere on the body, only in line with this part
-            x, y = np.round(project(seen(position[None]), size=size)[0]).astype(int).tolist()
+            x, y = np.round(view.project(position[None])[0]).astype(int).tolist()
             cv2.circle(image, (x, y), 4, colour, -1, cv2.LINE_AA)
             if named and "right" not in name:
-                text = name.replace("left_", "")
-                cv2.putText(
-                    image, text, (x + 6, y - 3), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1,
-                    cv2.LINE_AA,
-                )  # fmt: skip
+                text, font = name.replace("left_", ""), cv2.FONT_HERSHEY_SIMPLEX
+                cv2.putText(image, text, (x + 6, y - 3), font, 0.4, colour, 1, cv2.LINE_AA)
     return image
 
 
