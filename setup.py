@@ -1,8 +1,15 @@
 """Metadata, dependencies and the entry point; versions used by `make` stand in constraints.txt."""
 
+import re
 from pathlib import Path
 
 from setuptools import setup
+
+HERE = Path(__file__).parent
+# Read, not imported: the package needs its dependencies, which are not there yet.
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "fitting" / "__init__.py").read_text("utf-8"), re.MULTILINE
+)[1]
 
 EXTRAS = {
     "prior": ["scikit-learn>=1.2"],  # `fit-cli prior fit`
@@ -22,9 +29,9 @@ EXTRAS["dev"] = [
 
 setup(
     name="bodyloop",
-    version="0.1.0",
+    version=VERSION,
     description="From photographs or 2D keypoints of people to SMPL body parameters",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",

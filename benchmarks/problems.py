@@ -117,9 +117,10 @@ def make_truth(body: Body, count: int, seed: int, keypoints: str = "coco17") -> 
 
 def _random_view(orient: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Mocap orientations (y up) as seen by a camera: any heading, slightly tilted and rolled."""
-    heading = Rotation.from_euler("y", rng.uniform(-np.pi, np.pi, len(orient)))
-    tilt = Rotation.from_euler("x", np.pi + rng.normal(0.1, 0.15, len(orient)))
-    roll = Rotation.from_euler("z", rng.normal(0, 0.05, len(orient)))
+    N = len(orient)
+    heading = Rotation.from_euler("y", rng.uniform(-np.pi, np.pi, (N, 1)))
+    tilt = Rotation.from_euler("x", np.pi + rng.normal(0.1, 0.15, (N, 1)))
+    roll = Rotation.from_euler("z", rng.normal(0, 0.05, (N, 1)))
     return (roll * tilt * heading * Rotation.from_rotvec(orient)).as_rotvec()
 
 

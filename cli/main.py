@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+import fitting
+
 # Subcommand -> module that defines it. Modules are imported when their command is asked for, and
 # import torch only inside the command, so that `fit-cli --help` answers at once.
 _COMMANDS = {
@@ -57,7 +59,7 @@ class _LazyGroup(click.Group):
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="bodyloop", prog_name="fit-cli")
+@click.version_option(fitting.__version__, prog_name="fit-cli")
 def cli() -> None:
     """From photographs or 2D keypoints of people to SMPL body parameters.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 1000  # people shown; a browser copes with a few thousand pictures, loaded lazily
 GOOD_ERROR, FAIR_ERROR = 0.03, 0.06  # relative errors that the page colours green and amber
-HISTOGRAM_BINS = 24
+BIN_WIDTH = 0.005  # of the relative errors' histogram; divides both limits above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +132,16 @@ def quote_path(path: str) -> str:
 
 
 def _histogram(rows: Sequence[PageRow]) -> list[tuple[float, int, float]]:
-    """(upper bound, people, share of the fullest bin) of relative errors; beyond twice fair: last.
+    """(upper bound, people, share of the fullest bin) of the relative errors.
 
-    Bins have one width, so that heights compare; the last one takes all that is worse.
+    The last bin takes everyone beyond twice `FAIR_ERROR`, so that one failure squeezes nothing.
     """
-    errors = [row.relative_error for row in rows if row.relative_error is not None]
-    width = 2 * FAIR_ERROR / (HISTOGRAM_BINS - 1)
-    counts = [0] * HISTOGRAM_BINS
-    for error in errors:
-        counts[min(int(error / width), HISTOGRAM_BINS - 1)] += 1
-    if not errors:
+    last = round(2 * FAIR_ERROR / BIN_WIDTH)
+    counts = [0] * (last + 1)
+    for row in rows:
+        if row.relative_error is not None:
+            counts[min(int(row.relative_error / BIN_WIDTH), last)] += 1
+    fullest = max(counts)
+    if fullest == 0:
         return []
-    return [((i + 1) * width, count, count / max(counts)) for i, count in enumerate(counts)]
+    return [((i + 1) * BIN_WIDTH, count, count / fullest) for i, count in enumerate(counts)]

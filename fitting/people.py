@@ -234,13 +234,12 @@ def _converted(column: np.ndarray, dtype: type) -> np.ndarray:
         if not np.issubdtype(dtype, np.integer) or np.can_cast(column.dtype, dtype):
             return column.astype(dtype, copy=False)
     limits = np.iinfo(dtype)
-    if column.dtype.kind == "u":
-        return np.minimum(column, column.dtype.type(limits.max)).astype(dtype)
     if column.dtype.kind == "f":
         column = np.nan_to_num(column.astype(np.float64), nan=0.0)
         largest = np.nextafter(np.float64(limits.max), 0)  # 2**63 itself would wrap
         return np.clip(column, limits.min, largest).astype(dtype)
-    return np.clip(column, limits.min, limits.max).astype(dtype)
+    own = np.iinfo(column.dtype)  # bounds outside the column's own type are an OverflowError
+    return np.clip(column, max(limits.min, own.min), min(limits.max, own.max)).astype(dtype)
 
 
 def person_size(keypoints_2d: np.ndarray, conf: np.ndarray) -> np.ndarray:

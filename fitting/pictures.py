@@ -42,6 +42,12 @@ def person_files(row: int) -> PersonFiles:
     return PersonFiles(**{kind: f"{PEOPLE}/{row:06d}_{kind}.jpg" for kind in kinds})
 
 
+def remove_pictures(output: Path) -> None:
+    """Remove the squares of an earlier run, whose rows may have been other people."""
+    for old in (output / PEOPLE).glob("[0-9]*_*.jpg"):
+        old.unlink()
+
+
 def draw_people(
     table: FitsTable,
     body: Body,

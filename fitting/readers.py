@@ -88,8 +88,8 @@ def read_people(
     """Read people with 2D keypoints.
 
     Formats: `coco` (person keypoints, COCO-WholeBody, or a bare list of results), `openpose` (a
-    folder of `*_keypoints.json` or one such file) and `npz` (docs/conventions.md); `auto` looks at the
-    content. People keep the order of the file, those without any seen keypoint included.
+    folder of `*_keypoints.json` or one such file) and `npz` (docs/conventions.md); `auto` looks at
+    the content. People keep the order of the file, those without any seen keypoint included.
 
     Args:
         path: file or folder.
@@ -213,10 +213,14 @@ def _coco_entries(
 
 def _person_categories(header: Mapping[str, Any]) -> list[Any]:
     """Ids of the categories called person; empty where all annotations are of people."""
+    return [c.get("id") for c in _categories(header) if c.get("name") == "person"]
+
+
+def _categories(header: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     categories = header.get("categories")
     if not isinstance(categories, list):
         return []
-    return [c.get("id") for c in categories if isinstance(c, dict) and c.get("name") == "person"]
+    return [category for category in categories if isinstance(category, dict)]
 
 
 def _annotation_id(record: Mapping[str, Any], known: Collection[int]) -> int:
@@ -248,8 +252,8 @@ def _coco_set(entries: Sequence[_Entry], header: Mapping[str, Any], request: _Re
     if not entries:
         return "coco17"
     count = _usual_count(entries)
-    for category in header.get("categories") or ():
-        names = category.get("keypoints") if isinstance(category, dict) else None
+    for category in _categories(header):
+        names = category.get("keypoints")
         if isinstance(names, list) and len(names) == count:
             for candidate in KEYPOINT_SETS.values():
                 if list(candidate.names) == names:
@@ -270,7 +274,7 @@ def _coco_confidences(third: np.ndarray) -> np.ndarray:
     finite = third[np.isfinite(third)]
     if (finite != np.round(finite)).any():
         return third
-    return np.where((third == 1) | (third == 2), 1.0, third)
+    return np.where(third == 2, 1.0, third)
 
 
 class _CocoPictures:

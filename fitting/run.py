@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ import torch
 
 from priors.gmm import load_pose_prior
 
+from . import __version__
 from .body import Body, load_body
 from .detector import load_detector
 from .files import prepare_output, write_json
 from .fit import SOLVERS, PeopleFit, choose_device, fit_people
 from .images import list_images
 from .people import People, Problem
-from .pictures import draw_people
+from .pictures import draw_people, remove_pictures
 from .problem import Status
 from .skeleton import convert_keypoints, keypoint_set
 from .sources import Found, is_keypoint_source, people_in_file, people_in_pictures
@@ -135,6 +135,7 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     with clock.time("write"):
         table = make_table(found.people, fit, init="mean", metadata=_metadata(config, body))
         write_fits(output / FILE_NAME, table)
+        remove_pictures(output)
         if config.overlays and found.images is not None:
             draw_people(
                 table,
@@ -218,16 +219,8 @@ def _metadata(config: RunConfig, body: Body) -> dict[str, str]:
     return {
         "body_sha256": body.sha256,
         "config": json.dumps({**plain, "solver_settings": solver}),
-        "version": program_version(),
+        "version": __version__,
     }
-
-
-def program_version() -> str:
-    """Of the installed distribution, or "unknown" when run from a plain PYTHONPATH."""
-    try:
-        return version("bodyloop")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: _Clock) -> dict[str, Any]:
@@ -238,7 +231,7 @@ def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: _Clock) -> d
     return {
         "command": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
         "versions": {
-            "bodyloop": program_version(),
+            "bodyloop": __version__,
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "numpy": np.__version__,

@@ -16,6 +16,8 @@ from .readers import read_people
 from .skeleton import keypoint_set as set_of_name
 
 
+# Detectors place hidden limbs, too; below this confidence they are guesses, and count as unseen.
+_MIN_CONF = 0.2
 _KEYPOINT_SUFFIXES = (".json", ".npz")
 
 
@@ -133,6 +135,7 @@ def _as_people(
 ) -> People:
     N, P = len(detections), len(set_of_name(keypoint_set))
     image = np.full(N, name)
+    conf = _stack((d.conf for d in detections), (N, P))
     return People(
         keypoint_set=keypoint_set,
         image=image,
@@ -141,7 +144,7 @@ def _as_people(
         width=np.full(N, size[0]),
         height=np.full(N, size[1]),
         keypoints_2d=_stack((d.keypoints_2d for d in detections), (N, P, 2)),
-        conf=_stack((d.conf for d in detections), (N, P)),
+        conf=np.where(conf >= _MIN_CONF, conf, 0),
         focal=np.full(N, np.nan),
     )
 

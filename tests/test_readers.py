@@ -227,6 +227,30 @@ def test_coco_sizes_from_the_pictures(tmp_path, pictures):
     assert [("--images" in p.reason, p.row) for p in problems] == [(True, 0), (True, 1)]
 
 
+def test_no_size_is_looked_up_outside_the_folder_of_pictures(tmp_path, pictures):
+    Image.new("RGB", (9, 9)).save(tmp_path / "outside.png")
+    document = coco_file(coco_person(1), coco_person(2, image_id=8))
+    document["images"][0] = {"id": 7, "file_name": "../outside.png"}
+    document["images"][1] = {"id": 8, "file_name": "../missing.png"}
+    _, problems = read_people(write(tmp_path / "a.json", document), images=pictures)
+    # The reasons are the same whether the picture exists, so that nobody can probe for files.
+    assert problems[0].reason == problems[1].reason
+    assert "inside the folder of pictures" in problems[0].reason
+
+
+def test_coco_first_of_repeated_images_counts(tmp_path):
+    document = coco_file(coco_person(1))
+    document["images"].append(document["images"][0] | {"file_name": "other.jpg", "width": 5})
+    people, problems = read_people(write(tmp_path / "a.json", document))
+    assert (people.image.tolist(), people.width.tolist(), problems) == (["seven.jpg"], [640], [])
+
+
+@pytest.mark.parametrize("categories", [True, None, {}, [None, 3], "person"])
+def test_coco_categories_of_the_wrong_kind_are_ignored(tmp_path, categories):
+    path = write(tmp_path / "a.json", coco_file(coco_person(1), categories=categories))
+    assert len(read_people(path)[0]) == 1
+
+
 def test_coco_without_ids_numbers_the_rows(tmp_path):
     rows = [coco_person(1), coco_person(2)]
     for row in rows:
