@@ -112,7 +112,9 @@ def main(people: int, solvers: tuple[str, ...], seed: int, device: str) -> None:
     truth = make_truth(body, people, seed)
     records = measure(body, truth, solvers, seed)
     chosen = " ".join(f"--solver {name}" for name in solvers)
-    command = f"python benchmarks/accuracy.py --people {people} {chosen} --seed {seed} --device {device}"
+    command = (
+        f"python benchmarks/accuracy.py --people {people} {chosen} --seed {seed} --device {device}"
+    )
     record = {
         **describe_run(command),
         "people": people,

@@ -1,4 +1,4 @@
-"""Fitting problems with known truth: held-out poses, random bodies, random cameras, noisy keypoints."""
+"""Fitting problems with known truth: held-out poses, random bodies and cameras, noisy keypoints."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def held_out_poses() -> MocapPoses:
     return load_mocap(HELD_OUT_POSES)
 
 
-def choose_poses(mocap: MocapPoses, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def choose_poses(
+    mocap: MocapPoses, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """As many poses of each family: rotvec (N, 24, 3) and family (N,)."""
     rows, families = [], []
     for i, (family, subjects) in enumerate(FAMILIES.items()):

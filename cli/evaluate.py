@@ -11,10 +11,18 @@ import click
 @click.command()
 @click.argument("predicted", type=click.Path(path_type=Path))
 @click.argument("truth", type=click.Path(path_type=Path))
-@click.option("--body", "body_file", type=click.Path(path_type=Path),
-              help="Body of both tables; the bundled one if not given.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False),
-              help="Write the numbers here, too.")
+@click.option(
+    "--body",
+    "body_file",
+    type=click.Path(path_type=Path),
+    help="Body of both tables; the bundled one if not given.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the numbers here, too.",
+)
 def evaluate(predicted: Path, truth: Path, body_file: Path | None, json_file: Path | None) -> None:
     """Compare the fits PREDICTED with the TRUTH, both fits tables or folders of runs.
 
@@ -30,7 +38,7 @@ def evaluate(predicted: Path, truth: Path, body_file: Path | None, json_file: Pa
     tables = [read_fits(path) for path in (predicted, truth)]
     for table in tables:
         check_body(table, body)
-    numbers = evaluate_fits(*tables, body)
+    numbers = evaluate_fits(tables[0], tables[1], body)
     if json_file is not None:
         write_json(json_file, numbers)
     _say(numbers)

@@ -14,29 +14,71 @@ KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
 
 @click.command()
 @click.argument("input", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False),
-              help="Folder for the results.")
-@click.option("--keypoints", type=click.Path(path_type=Path),
-              help="2D keypoints of the pictures in INPUT; without it, people are detected.")
-@click.option("--keypoint-format", default="auto", show_default=True,
-              type=click.Choice(KEYPOINT_FORMATS), help="Of the keypoint file.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the results.",
+)
+@click.option(
+    "--keypoints",
+    type=click.Path(path_type=Path),
+    help="2D keypoints of the pictures in INPUT; without it, people are detected.",
+)
+@click.option(
+    "--keypoint-format",
+    default="auto",
+    show_default=True,
+    type=click.Choice(KEYPOINT_FORMATS),
+    help="Of the keypoint file.",
+)
 @click.option("--keypoint-set", metavar="NAME", help="Overrides what the keypoint file says.")
-@click.option("--images", type=click.Path(path_type=Path, file_okay=False),
-              help="Pictures that a keypoint file given as INPUT names.")
-@click.option("--detector", default="blazepose", show_default=True,
-              type=click.Choice(["blazepose", "rtmlib"]), help="For pictures without keypoints.")
-@click.option("--body", type=click.Path(path_type=Path),
-              help="SMPL-format body, .npz or .pkl; the bundled one if not given.")
-@click.option("--solver", default="adam", show_default=True, type=click.Choice(["adam", "lbfgs"]),
-              help="SMPLify as in SPIN, or in the stages of SMPLify-X.")
-@click.option("--focal", metavar="PX", type=click.FloatRange(min=0, min_open=True),
-              help="Focal length of all pictures; their diagonal if not given.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Pictures that a keypoint file given as INPUT names.",
+)
+@click.option(
+    "--detector",
+    default="blazepose",
+    show_default=True,
+    type=click.Choice(["blazepose", "rtmlib"]),
+    help="For pictures without keypoints.",
+)
+@click.option(
+    "--body",
+    type=click.Path(path_type=Path),
+    help="SMPL-format body, .npz or .pkl; the bundled one if not given.",
+)
+@click.option(
+    "--solver",
+    default="adam",
+    show_default=True,
+    type=click.Choice(["adam", "lbfgs"]),
+    help="SMPLify as in SPIN, or in the stages of SMPLify-X.",
+)
+@click.option(
+    "--focal",
+    metavar="PX",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Focal length of all pictures; their diagonal if not given.",
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
-@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=1),
-              help="People solved side by side.")
+@click.option(
+    "--batch-size",
+    default=64,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="People solved side by side.",
+)
 @click.option("--jobs", default=-1, show_default=True, help="Pictures drawn at a time; -1: cores.")
-@click.option("--overlays/--no-overlays", default=True, show_default=True,
-              help="Draw each fit over its picture.")
+@click.option(
+    "--overlays/--no-overlays",
+    default=True,
+    show_default=True,
+    help="Draw each fit over its picture.",
+)
 @click.option("--report/--no-report", default=True, show_default=True, help="Write report.html.")
 @click.option("--limit", type=click.IntRange(min=1), help="Fit the first so many people only.")
 @click.option("--seed", default=0, show_default=True, help="Of all random choices.")
@@ -70,4 +112,6 @@ def _say(record: dict[str, Any], output: Path) -> None:
     speed = f" at {rate:.2g} people per second" if rate else ""
     unseen = counts["people"] - counts["fitted"]
     without = f", {unseen} without keypoints" if unseen else ""
-    click.echo(f"{counts['fitted']} of {counts['people']} people fitted{speed}{without} -> {output}")
+    click.echo(
+        f"{counts['fitted']} of {counts['people']} people fitted{speed}{without} -> {output}"
+    )

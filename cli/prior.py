@@ -59,4 +59,6 @@ def info(file: Path | None, mocap: Path | None) -> None:
         poses = load_mocap(mocap)
         for split in ("train", "validation", "test"):
             rotvec = torch.as_tensor(poses.of_split(split).rotvec[:, 1:]).float().flatten(1)
-            click.echo(f"{split:10} {len(rotvec)} poses, mean cost {mixture(rotvec).mean():.1f} nats")
+            click.echo(
+                f"{split:10} {len(rotvec)} poses, mean cost {mixture(rotvec).mean():.1f} nats"
+            )

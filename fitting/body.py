@@ -8,6 +8,7 @@ skinning or by the dual quaternions of Kavan et al. (ACM TOG 2008).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -125,7 +126,9 @@ class Body(torch.nn.Module):
         rotations, joints = forward_kinematics(pose_rotmat, rest_joints)
         feature = (pose_rotmat[:, 1:] - torch.eye(3).to(pose_rotmat)).flatten(1)
         shaped = self.v_template.flatten() + betas @ self.shapedirs.flatten(0, 1).T
-        corrected = (shaped + feature @ self.posedirs.flatten(0, 1).T).unflatten(1, (self.num_vertices, 3))
+        corrected = (shaped + feature @ self.posedirs.flatten(0, 1).T).unflatten(
+            1, (self.num_vertices, 3)
+        )
         offsets = joints - (rotations @ rest_joints[..., None])[..., 0]
         skin = _skin_linear if skinning == "linear" else _skin_dual_quaternion
         vertices = skin(corrected, rotations, offsets, self.weights)
@@ -159,8 +162,7 @@ _LEVELS = _tree_levels()
 _BY_LEVEL = [joint for level in _LEVELS for joint in level]
 _FROM_LEVELS = np.argsort(_BY_LEVEL).tolist()
 _PARENT_IN_LEVEL = [
-    [above.index(SMPL_PARENTS[j]) for j in level]
-    for above, level in zip(_LEVELS, _LEVELS[1:], strict=False)
+    [above.index(SMPL_PARENTS[j]) for j in level] for above, level in pairwise(_LEVELS)
 ]
 
 
@@ -197,7 +199,9 @@ def _skin_dual_quaternion(
 ) -> Tensor:
     """Blend unit dual quaternions (Kavan et al. 2008, algorithm 1). Returns (B, V, 3)."""
     real = roma.rotmat_to_unitquat(rotations)  # (B, 24, 4), xyzw
-    dual = 0.5 * roma.quat_product(torch.cat([offsets, torch.zeros_like(offsets[..., :1])], -1), real)
+    dual = 0.5 * roma.quat_product(
+        torch.cat([offsets, torch.zeros_like(offsets[..., :1])], -1), real
+    )
     # q and -q are the same rotation: blend on the side of the joint that moves the vertex most.
     same_side = torch.where(real @ real.mT < 0, -1.0, 1.0).to(real)
     signed = weights * same_side[:, weights.argmax(dim=1)]  # (B, V, 24)

@@ -191,7 +191,9 @@ def _check_arrays(body: dict[str, np.ndarray]) -> None:
     }
     for key, shape in shapes.items():
         got = body[key].shape
-        if len(got) != len(shape) or any(n not in (None, m) for n, m in zip(shape, got, strict=True)):
+        if len(got) != len(shape) or any(
+            n not in (None, m) for n, m in zip(shape, got, strict=True)
+        ):
             wanted = tuple("F" if n is None else n for n in shape)
             raise ValueError(f"{key} must be {wanted}, got {got}")
     _check(body["f"].min() >= 0 and body["f"].max() < V, f"f must index {V} vertices")
@@ -208,7 +210,10 @@ def _check(holds: bool, message: str) -> None:
 def _landmarks(raw: Mapping[str, Any], num_vertices: int) -> dict[str, np.ndarray]:
     """Named points of the skin: those in the file, or the published ids of a known topology."""
     if "landmark_names" in raw and "landmark_regressor" in raw:
-        names, rows = raw["landmark_names"], _numeric("landmark_regressor", raw["landmark_regressor"])
+        names, rows = (
+            raw["landmark_names"],
+            _numeric("landmark_regressor", raw["landmark_regressor"]),
+        )
         if rows.shape != (len(names), num_vertices):
             raise ValueError(
                 f"landmark_regressor must be {(len(names), num_vertices)}, got {rows.shape}"

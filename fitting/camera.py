@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 MIN_DEPTH = 1e-2  # metres; nearer points are projected as if here, which keeps gradients finite
 
 
@@ -111,9 +110,9 @@ def estimate_translation(
 ) -> Tensor:
     """Where a body must stand for its limbs to look as long as they do, in closed form.
 
-    Pixels per metre s is the weighted power mean of (seen length / true length) over the limbs seen,
-    each weighted by its true length and its ends' confidences; the depth is f / s, and the shift
-    puts the confidence-weighted mean of the keypoints where it is seen.
+    Pixels per metre s is the weighted power mean of (seen length / true length) over the limbs
+    seen, each weighted by its true length and its ends' confidences; the depth is f / s, and the
+    shift puts the confidence-weighted mean of the keypoints where it is seen.
 
     Args:
         keypoints_2d: (B, P, 2) pixels.

@@ -238,12 +238,12 @@ def _converted(column: np.ndarray, dtype: type) -> np.ndarray:
         column = np.nan_to_num(column.astype(np.float64), nan=0.0)
         largest = np.nextafter(np.float64(limits.max), 0)  # 2**63 itself would wrap
         return np.clip(column, limits.min, largest).astype(dtype)
-    own = np.iinfo(column.dtype)  # bounds outside the column's own type are an OverflowError
+    own = np.iinfo(column.dtype)  # NumPy 2.0 refuses bounds outside the type
     return np.clip(column, max(limits.min, own.min), min(limits.max, own.max)).astype(dtype)
 
 
 def person_size(keypoints_2d: np.ndarray, conf: np.ndarray) -> np.ndarray:
-    """(N,) pixels: longer side of the box around the seen ones of (N, P, 2) keypoints; 0 if none."""
+    """(N,) pixels: longer side of the box around the seen of (N, P, 2) keypoints; 0 if none."""
     seen = (conf > 0)[..., None]
     low = np.where(seen, keypoints_2d, np.inf).min(axis=1)
     high = np.where(seen, keypoints_2d, -np.inf).max(axis=1)

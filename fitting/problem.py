@@ -99,7 +99,7 @@ class FitProblem:
     image_size: Tensor
 
     def __post_init__(self) -> None:
-        B, P = self.conf.shape if self.conf.ndim == 2 else (-1, -1)
+        B = len(self.conf)
         expected = {
             "keypoints_2d": (B, len(self.keypoint_set), 2),
             "conf": (B, len(self.keypoint_set)),
@@ -109,9 +109,7 @@ class FitProblem:
         for name, shape in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != shape:
-                raise ValueError(
-                    f"{name} must be {shape} for {P} keypoints of {self.keypoint_set.name}, got {got}"
-                )
+                raise ValueError(f"{name} must be {shape} for {self.keypoint_set.name}, got {got}")
 
     def __len__(self) -> int:
         return len(self.conf)

@@ -26,7 +26,6 @@ from .images import list_images
 from .people import People, Problem
 from .pictures import draw_people, remove_pictures
 from .problem import Status
-from .skeleton import convert_keypoints, keypoint_set
 from .sources import Found, is_keypoint_source, people_in_file, people_in_pictures
 from .table import FILE_NAME, FitsTable, build_fits, write_fits
 
@@ -187,29 +186,29 @@ def make_table(
     result, intrinsics = fit.result, fit.intrinsics.numpy()
     N = len(people)
     triplets = np.concatenate([people.keypoints_2d, people.conf[..., None]], axis=2)
-    columns = dict(
-        image=people.image,
-        person=people.person,
-        annotation_id=people.annotation_id,
-        width=people.width,
-        height=people.height,
-        keypoint_set=np.full(N, people.keypoint_set),
-        keypoints_2d=triplets.reshape(N, -1),
-        global_orient=result.params.global_orient.numpy(),
-        body_pose=result.params.body_pose.numpy(),
-        betas=result.params.betas.numpy(),
-        transl=result.params.transl.numpy(),
-        fx=intrinsics[:, 0, 0],
-        fy=intrinsics[:, 1, 1],
-        cx=intrinsics[:, 0, 2],
-        cy=intrinsics[:, 1, 2],
-        reprojection_error_px=result.mean_reprojection_error.numpy(),
-        cost_initial=result.cost_initial.numpy(),
-        cost_final=result.cost_final.numpy(),
-        num_steps=result.num_steps.numpy(),
-        status=np.array([Status(s).label for s in range(len(Status))])[result.status.numpy()],
-        init=np.full(N, init),
-    )
+    columns = {
+        "image": people.image,
+        "person": people.person,
+        "annotation_id": people.annotation_id,
+        "width": people.width,
+        "height": people.height,
+        "keypoint_set": np.full(N, people.keypoint_set),
+        "keypoints_2d": triplets.reshape(N, -1),
+        "global_orient": result.params.global_orient.numpy(),
+        "body_pose": result.params.body_pose.numpy(),
+        "betas": result.params.betas.numpy(),
+        "transl": result.params.transl.numpy(),
+        "fx": intrinsics[:, 0, 0],
+        "fy": intrinsics[:, 1, 1],
+        "cx": intrinsics[:, 0, 2],
+        "cy": intrinsics[:, 1, 2],
+        "reprojection_error_px": result.mean_reprojection_error.numpy(),
+        "cost_initial": result.cost_initial.numpy(),
+        "cost_final": result.cost_final.numpy(),
+        "num_steps": result.num_steps.numpy(),
+        "status": np.array([Status(s).label for s in range(len(Status))])[result.status.numpy()],
+        "init": np.full(N, init),
+    }
     return build_fits(columns, metadata)
 
 

@@ -9,14 +9,15 @@
 What differs, and why: cameras are real ones in full-image pixels (no focal length of 5000), so
 residuals are scaled as if the person filled the crop; a torso keypoint that is not seen has no
 weight (SPIN would pull it to the corner of the picture), and where fewer than three are seen the
-first stage uses all keypoints; every start given is fitted (facing the camera and facing away, as in
-SMPLify) and the fit of lowest cost is kept.
+first stage uses all keypoints; every start given is fitted (facing the camera and facing away, as
+in SMPLify) and the fit of lowest cost is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ class LbfgsConfig:
     crop_margin: float = 1.2
     robust_scale: float = 200.0  # pixels of the crop: its 100 px in a picture 500 px high
     depth_weight: float = 100.0**2
-    options: LbfgsOptions = LbfgsOptions()
+    options: LbfgsOptions = field(default_factory=LbfgsOptions)
 
 
 SmplifyConfig = AdamConfig | LbfgsConfig
@@ -147,14 +148,14 @@ class _Energy:
         pixels, _ = project_points(self.keypoints(params), self.problem.intrinsics[rows])
         return (pixels - self.problem.keypoints_2d[rows]) * self.crop_scale[rows, None, None]
 
-    def camera_cost(self, params: BodyParams, rows: Tensor, depth: Tensor) -> Tensor:
+    def camera_cost(self, depth: Tensor, params: BodyParams, rows: Tensor) -> Tensor:
         """Torso reprojection, and the pull towards the depth that limb lengths gave."""
         squared = self.residuals(params, rows).square().sum(dim=-1)
         reprojection = (self.camera_weight[rows] * squared).sum(dim=1)
         drift = (params.transl[:, 2] - depth[rows]).square()
         return reprojection + self.config.depth_weight * drift
 
-    def body_cost(self, params: BodyParams, rows: Tensor, weights: StageWeights) -> Tensor:
+    def body_cost(self, weights: StageWeights, params: BodyParams, rows: Tensor) -> Tensor:
         """Robust reprojection weighted by squared confidence, pose, hinge and shape priors."""
         robust = geman_mcclure(self.residuals(params, rows), self.config.robust_scale).sum(dim=-1)
         return (
@@ -185,15 +186,13 @@ def _camera_stage_weight(problem: FitProblem) -> Tensor:
 def _fit_from(energy: _Energy, start: BodyParams) -> FitResult:
     """Camera stage, then the body stages, from one start."""
     depth = start.transl[:, 2]
-    params, camera = _stage(
-        energy, start, _CAMERA_STAGE, lambda p, rows: energy.camera_cost(p, rows, depth)
-    )
+    cost = partial(energy.camera_cost, depth)
+    params, camera = _stage(energy, start, _CAMERA_STAGE, cost)
     num_steps = camera.num_steps
     config = energy.config
     for weights in config.stages if isinstance(config, LbfgsConfig) else [config.weights]:
-        params, solution = _stage(
-            energy, params, _BODY_STAGE, lambda p, rows, w=weights: energy.body_cost(p, rows, w)
-        )
+        cost = partial(energy.body_cost, weights)
+        params, solution = _stage(energy, params, _BODY_STAGE, cost)
         num_steps = num_steps + solution.num_steps
     return _result(energy, params, solution, num_steps)
 

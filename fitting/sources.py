@@ -15,7 +15,6 @@ from .people import People, Problem, concatenate
 from .readers import read_people
 from .skeleton import keypoint_set as set_of_name
 
-
 # Detectors place hidden limbs, too; below this confidence they are guesses, and count as unseen.
 _MIN_CONF = 0.2
 _KEYPOINT_SUFFIXES = (".json", ".npz")
@@ -151,4 +150,3 @@ def _as_people(
 
 def _stack(arrays: Iterable[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     return np.array(list(arrays), dtype=np.float32).reshape(shape)
-

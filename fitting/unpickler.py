@@ -32,6 +32,10 @@ class _Record:
         if isinstance(state, dict):
             self.state = state
 
+    def array(self) -> np.ndarray:
+        """The value, rebuilt from the state."""
+        raise NotImplementedError
+
 
 class _ChumpyArray(_Record):
     """`chumpy.Ch`: the value is in `x`."""
@@ -120,8 +124,8 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def plain_array(value: Any) -> Any:
-    """The NumPy array that `value` stands for; values that are no record are returned as they are."""
-    return value.array() if hasattr(value, "array") and isinstance(value, _Record) else value
+    """The NumPy array that a record stands for; any other value as it is."""
+    return value.array() if isinstance(value, _Record) else value
 
 
 def load_pickle(path: Path) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Densities over body pose and shape: load, fit and evaluate them. Imports no other package here."""
+"""Densities over body pose and shape: load, fit and evaluate them."""

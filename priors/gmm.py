@@ -1,7 +1,7 @@
 """Max-mixture of Gaussians over body pose.
 
-Bogo et al., "Keep it SMPL" (ECCV 2016), section 3.2, after Olson and Agarwal (RSS 2012): the sum over
-components is replaced by its largest term, whose negative log is a plain quadratic.
+Bogo et al., "Keep it SMPL" (ECCV 2016), section 3.2, after Olson and Agarwal (RSS 2012): the sum
+over components is replaced by its largest term, whose negative log is a plain quadratic.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def _check_mixture(weights: np.ndarray, means: np.ndarray, covariances: np.ndarr
     if not (np.isfinite(means).all() and np.isfinite(covariances).all()):
         raise ValueError("the pose prior holds NaN or infinity")
     if not (weights > 0).all() or abs(weights.sum() - 1) > 1e-3:
-        raise ValueError(f"the weights of a pose prior must be positive and sum to 1, got {weights}")
+        raise ValueError(
+            f"the weights of a pose prior must be positive and sum to 1, got {weights}"
+        )
 
 
 def load_pose_prior(
@@ -109,6 +111,8 @@ def save_pose_prior(
 ) -> None:
     """Write a mixture as `.npz` in float32; arrays as for `MaxMixturePrior`."""
     MaxMixturePrior(weights, means, covariances)  # refuses what could not be loaded again
-    arrays = {"weights": weights, "means": means, "covariances": covariances}
+    weights, means, covariances = (
+        np.asarray(a, dtype=np.float32) for a in (weights, means, covariances)
+    )
     with path.open("wb") as file:
-        np.savez_compressed(file, **{k: np.asarray(v, np.float32) for k, v in arrays.items()})
+        np.savez_compressed(file, weights=weights, means=means, covariances=covariances)

@@ -125,6 +125,7 @@ def test_gradients_agree_with_finite_differences(rng, tmp_path):
     body = load_body(write_body(tmp_path / "body.npz", synthetic_arrays()), dtype=torch.float64)
     params = [p.requires_grad_() for p in random_params(rng, 1)]
     for skinning in ("linear", "dual_quaternion"):
+
         def few(*p, skinning=skinning):
             return body(*p, skinning=skinning).vertices[:, ::20]
 

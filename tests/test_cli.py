@@ -131,7 +131,10 @@ def test_a_body_is_where_its_keypoints_are(fit_cli, keypoints, pictures, tmp_pat
     file, out = write(tmp_path / "k.json", coco(keypoints)), tmp_path / "out"
     fit_cli(pictures, "--keypoints", file, "-o", out, "--no-overlays", "--no-report")
     table = read_fits(out)
-    arrays = [torch.from_numpy(table.column_array(n)) for n in ("global_orient", "body_pose", "betas", "transl")]
+    arrays = [
+        torch.from_numpy(table.column_array(n))
+        for n in ("global_orient", "body_pose", "betas", "transl")
+    ]
     camera = [table.column_array(n) for n in ("fx", "fy", "cx", "cy")]
     body = load_body()
     points = map_keypoints(body, keypoint_set("coco17"))(body(*arrays)).numpy()
@@ -201,7 +204,9 @@ def test_a_bad_row_is_named_and_the_others_are_fitted(reason, fit_cli, keypoints
     assert problem["reason"] in err
 
 
-def test_an_absent_picture_is_named_and_its_people_are_fitted(fit_cli, keypoints, pictures, tmp_path):
+def test_an_absent_picture_is_named_and_its_people_are_fitted(
+    fit_cli, keypoints, pictures, tmp_path
+):
     file = write(tmp_path / "k.json", coco(keypoints, names=("a.jpg", "gone.jpg")))
     code, _, err = fit_cli(pictures, "--keypoints", file, "-o", tmp_path / "out")
     assert code == 1
@@ -257,7 +262,16 @@ def test_unusable_inputs_are_refused_in_one_sentence(fit_cli, keypoints, picture
     empty.mkdir()
     refuse(fit_cli, tmp_path / "absent", "-o", out, match="absent")
     refuse(fit_cli, empty, "-o", out, "--overwrite", match="empty")
-    refuse(fit_cli, pictures, "--keypoints", tmp_path / "no.json", "-o", out, "--overwrite", match="no.json")
+    refuse(
+        fit_cli,
+        pictures,
+        "--keypoints",
+        tmp_path / "no.json",
+        "-o",
+        out,
+        "--overwrite",
+        match="no.json",
+    )
     (tmp_path / "bad.json").write_text("{")
     refuse(fit_cli, tmp_path / "bad.json", "-o", out, "--overwrite", match="bad.json")
     file = write(tmp_path / "k.json", coco(keypoints, names=("x.jpg", "y.jpg")))
@@ -350,7 +364,10 @@ def test_export_and_evaluate(suffix, fit_cli, keypoints, tmp_path):
     assert "2 meshes" in said
     mesh = trimesh.load(tmp_path / "meshes" / f"000001_b_0.{suffix}", force="mesh", process=False)
     body, table = load_body(), read_fits(out)
-    params = [torch.from_numpy(table.column_array(n)) for n in ("global_orient", "body_pose", "betas", "transl")]
+    params = [
+        torch.from_numpy(table.column_array(n))
+        for n in ("global_orient", "body_pose", "betas", "transl")
+    ]
     expected = body(*params).vertices[1].numpy() * [1, -1, -1]  # y up, as viewers expect
     np.testing.assert_allclose(mesh.vertices, expected, atol=1e-5)
     code, said, _ = fit_cli("evaluate", out, out, "--json", tmp_path / "e.json")
@@ -424,7 +441,11 @@ def test_photographs_with_keypoints(fit_cli, shared, tmp_path, monkeypatch):
     labels = {a["id"]: a for a in json.loads(annotations.read_text())["annotations"]}
     shares = [
         error / max(labels[i]["bbox"][2:])
-        for i, error in zip(table.column_array("annotation_id"), table.column_array("reprojection_error_px"), strict=True)
+        for i, error in zip(
+            table.column_array("annotation_id"),
+            table.column_array("reprojection_error_px"),
+            strict=True,
+        )
         if labels[i]["num_keypoints"] >= 10
     ]
     assert len(shares) == 23

@@ -26,7 +26,10 @@ def test_cost_agrees_with_scipy(mixture, rng):
     weights, means, covariances = mixture
     poses = means[rng.integers(0, 3, 40)] + rng.normal(0, 0.3, (40, POSE_DIM))
     densities = np.stack(
-        [np.log(w) + multivariate_normal(m, c).logpdf(poses) for w, m, c in zip(*mixture, strict=True)]
+        [
+            np.log(w) + multivariate_normal(m, c).logpdf(poses)
+            for w, m, c in zip(*mixture, strict=True)
+        ]
     )
     prior = MaxMixturePrior(weights, means, covariances)
     got = prior.component_costs(torch.from_numpy(poses))
@@ -131,7 +134,11 @@ def test_mirroring_a_pose_mirrors_the_body(rng):
     rotvec = rng.normal(0, 0.4, (2, 24, 3))
     mirrored = mirror_rotvec(rotvec)
     a, b = (
-        body(torch.from_numpy(r[:, 0]), torch.from_numpy(r[:, 1:].reshape(2, 69)), torch.zeros(2, 10).double())
+        body(
+            torch.from_numpy(r[:, 0]),
+            torch.from_numpy(r[:, 1:].reshape(2, 69)),
+            torch.zeros(2, 10).double(),
+        )
         for r in (rotvec, mirrored)
     )
     flip = KEYPOINT_SETS["smpl24"].flip

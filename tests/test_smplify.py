@@ -75,8 +75,10 @@ def test_energy_is_spins(body, prior):
     shifted = replace(params, transl=params.transl + torch.tensor([0.1, 0.05, 0.3]))
     conf = torch.linspace(0.3, 1, 17)[None]
     config = AdamConfig()
-    energy = _Energy(body, map_keypoints(body, problem.keypoint_set), prior, replace(problem, conf=conf), config)
-    got = energy.body_cost(shifted, torch.tensor([0]), config.weights)
+    energy = _Energy(
+        body, map_keypoints(body, problem.keypoint_set), prior, replace(problem, conf=conf), config
+    )
+    got = energy.body_cost(config.weights, shifted, torch.tensor([0]))
 
     points = map_keypoints(body, problem.keypoint_set)(posed(body, shifted))
     pixels = project_points(points, problem.intrinsics)[0]
@@ -96,7 +98,7 @@ def test_energy_is_spins(body, prior):
     )
     assert got.item() == pytest.approx(expected, rel=1e-4)
     torso = [5, 6, 11, 12]
-    camera = energy.camera_cost(shifted, torch.tensor([0]), params.transl[:, 2])
+    camera = energy.camera_cost(params.transl[:, 2], shifted, torch.tensor([0]))
     assert camera.item() == pytest.approx(x2[torso].sum() + 100**2 * 0.3**2, rel=1e-3)
 
 
@@ -113,7 +115,9 @@ def test_adam_fits_front_and_back(body, prior):
     result = fit_smplify(body, prior, problem, mean_starts(body, prior, problem), AdamConfig())
     assert (result.mean_reprojection_error < 0.05 * problem.person_size).all()
     assert (error_mm(body, result.params, true) < 120).all()
-    forward = posed(body, result.params).joints[:, 10, 2] - posed(body, result.params).joints[:, 7, 2]
+    forward = (
+        posed(body, result.params).joints[:, 10, 2] - posed(body, result.params).joints[:, 7, 2]
+    )
     assert (forward < 0).tolist() == [True, False, True], "toes point to the camera, or away"
     assert (result.num_steps == 200).all()
 
@@ -123,7 +127,9 @@ def test_lbfgs_reaches_a_lower_cost_with_more_steps(body, prior):
     problem = problem_of(body, true)
     starts = mean_starts(body, prior, problem)[:1]
     few = fit_smplify(body, prior, problem, starts, QUICK)
-    more = fit_smplify(body, prior, problem, starts, LbfgsConfig(options=LbfgsOptions(max_steps=40)))
+    more = fit_smplify(
+        body, prior, problem, starts, LbfgsConfig(options=LbfgsOptions(max_steps=40))
+    )
     assert (more.cost_final <= few.cost_final).all()
     assert (more.mean_reprojection_error < 0.02 * problem.person_size).all()
 
@@ -147,21 +153,27 @@ def test_one_keypoint_is_enough_to_stay_finite(body, prior):
     problem.conf[0, 1:] = 0
     problem.conf[1, :11] = 0
     problem.conf[1, 13:] = 0  # only the two hips, which the second stage does not trust
-    result = fit_smplify(body, prior, problem, mean_starts(body, prior, problem), AdamConfig(num_steps=20))
+    result = fit_smplify(
+        body, prior, problem, mean_starts(body, prior, problem), AdamConfig(num_steps=20)
+    )
     assert result.params.transl.isfinite().all()
     assert result.mean_reprojection_error.isfinite().all()
 
 
 def test_empty_batch(body, prior):
     problem = problem_of(body, standing(prior, 2)).select(torch.tensor([], dtype=torch.long))
-    result = fit_smplify(body, prior, problem, mean_starts(body, prior, problem), AdamConfig(num_steps=2))
+    result = fit_smplify(
+        body, prior, problem, mean_starts(body, prior, problem), AdamConfig(num_steps=2)
+    )
     assert len(result) == 0
 
 
 def test_same_input_gives_the_same_bits(body, prior):
     problem = problem_of(body, standing(prior, 2))
     starts = mean_starts(body, prior, problem)
-    first, again = (fit_smplify(body, prior, problem, starts, AdamConfig(num_steps=10)) for _ in range(2))
+    first, again = (
+        fit_smplify(body, prior, problem, starts, AdamConfig(num_steps=10)) for _ in range(2)
+    )
     assert torch.equal(first.params.body_pose, again.params.body_pose)
     assert torch.equal(first.cost_final, again.cost_final)
 

@@ -52,13 +52,19 @@ def test_lbfgs_is_as_good_as_torchs_with_strong_wolfe():
     b[:, ::7] += 20
 
     def cost(x, rows):
-        return geman_mcclure((A[rows] @ x[..., None])[..., 0] - b[rows], 3.0).sum(1) + 1e-3 * (x * x).sum(1)
+        return geman_mcclure((A[rows] @ x[..., None])[..., 0] - b[rows], 3.0).sum(1) + 1e-3 * (
+            x * x
+        ).sum(1)
 
     ours = minimize_lbfgs(cost, torch.zeros(6, 12, dtype=torch.float64))
     for row in range(6):
         x = torch.zeros(1, 12, dtype=torch.float64, requires_grad=True)
         public = torch.optim.LBFGS(
-            [x], max_iter=900, history_size=20, line_search_fn="strong_wolfe", tolerance_change=1e-12
+            [x],
+            max_iter=900,
+            history_size=20,
+            line_search_fn="strong_wolfe",
+            tolerance_change=1e-12,
         )
 
         def closure(x=x, public=public, row=row):
@@ -113,7 +119,9 @@ def test_a_bad_problem_never_changes_its_neighbours(solver):
     assert not bad.converged[2]
 
 
-@pytest.mark.parametrize("solver", [minimize_lbfgs, lambda c, x: minimize_adam(c, x, num_steps=2, step_size=0.1)])
+@pytest.mark.parametrize(
+    "solver", [minimize_lbfgs, lambda c, x: minimize_adam(c, x, num_steps=2, step_size=0.1)]
+)
 def test_start_is_not_modified_and_empty_batches_pass(solver):
     start = torch.zeros(2, 3)
     solver(lambda x, rows: (x - 1).square().sum(1), start)

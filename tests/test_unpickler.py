@@ -21,7 +21,9 @@ from fitting.unpickler import UnsafePickleError, load_pickle
 @pytest.fixture
 def chumpy(monkeypatch):
     """Just enough of chumpy to write a file as the SMPL web site's; gone before it is read."""
-    package, ch, reordering = (types.ModuleType(n) for n in ("chumpy", "chumpy.ch", "chumpy.reordering"))
+    package, ch, reordering = (
+        types.ModuleType(n) for n in ("chumpy", "chumpy.ch", "chumpy.reordering")
+    )
 
     class Ch:
         pass
@@ -145,7 +147,10 @@ def test_what_is_no_dictionary_is_refused(content, tmp_path):
 def test_an_incomplete_array_is_refused(chumpy, tmp_path):
     Ch, Select = chumpy
     path = tmp_path / "odd.pkl"
-    for broken in (as_chumpy(Ch, y=1), as_chumpy(Select, a=as_chumpy(Ch, x=np.zeros(3)), idxs=[9], preferred_shape=(1,))):
+    for broken in (
+        as_chumpy(Ch, y=1),
+        as_chumpy(Select, a=as_chumpy(Ch, x=np.zeros(3)), idxs=[9], preferred_shape=(1,)),
+    ):
         path.write_bytes(pickle.dumps({"x": broken}))
         with pytest.raises(ValueError, match="incomplete"):
             load_pickle(path)

@@ -1,6 +1,6 @@
 """Pick the poses that `benchmarks/` are run on: held-out subjects only, at most 250 per subject.
 
-    python tools/build_heldout_poses.py MOCAP.npz -o benchmarks/heldout_poses.npz
+python tools/build_heldout_poses.py MOCAP.npz -o benchmarks/heldout_poses.npz
 """
 
 from __future__ import annotations

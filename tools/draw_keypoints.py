@@ -1,6 +1,6 @@
 """Draw every keypoint set on the resting body, so that its definition can be checked by eye.
 
-    python tools/draw_keypoints.py -o docs/pictures/keypoint_sets.png
+python tools/draw_keypoints.py -o docs/pictures/keypoint_sets.png
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ def view(points: torch.Tensor, side: bool) -> torch.Tensor:
     return torch.stack([across, middle - y, 8 + depth], dim=-1)
 
 
-def draw_tile(s: KeypointSet, points: torch.Tensor, vertices: torch.Tensor, faces: np.ndarray) -> np.ndarray:
+def draw_tile(
+    s: KeypointSet, points: torch.Tensor, vertices: torch.Tensor, faces: np.ndarray
+) -> np.ndarray:
     """Front and side view of one set, with its edges."""
     width, height = TILE[0] * SCALE, TILE[1] * SCALE
     canvas = np.full((height, width, 3), 255, dtype=np.uint8)
     for side, centre in ((False, 0.4), (True, 0.89)):
-        K = torch.tensor([[3.4 * TILE[0], 0, centre * TILE[0]], [0, 3.4 * TILE[0], TILE[1] * 0.62], [0, 0, 1]])
+        K = torch.tensor(
+            [[3.4 * TILE[0], 0, centre * TILE[0]], [0, 3.4 * TILE[0], TILE[1] * 0.62], [0, 0, 1]]
+        )
         K[:2] *= SCALE
         body = view(vertices, side)
         canvas = render_mesh(
@@ -45,7 +49,16 @@ def draw_tile(s: KeypointSet, points: torch.Tensor, vertices: torch.Tensor, face
         ).color
         xy = project_points(view(points, side), K)[0].numpy()
         draw_keypoints(canvas, s, xy)
-    cv2.putText(canvas, f"{s.name} ({len(s)})", (16, 44), cv2.FONT_HERSHEY_DUPLEX, 1.2, (20, 20, 20), 2, cv2.LINE_AA)
+    cv2.putText(
+        canvas,
+        f"{s.name} ({len(s)})",
+        (16, 44),
+        cv2.FONT_HERSHEY_DUPLEX,
+        1.2,
+        (20, 20, 20),
+        2,
+        cv2.LINE_AA,
+    )
     return cv2.resize(canvas, TILE, interpolation=cv2.INTER_AREA)
 
 
