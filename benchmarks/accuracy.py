@@ -21,7 +21,7 @@ from record import RESULTS, describe_run
 
 from fitting.body import Body, BodyOutput, load_body
 from fitting.files import write_json
-from fitting.fit import SOLVERS, choose_device
+from fitting.offline import SOLVERS, choose_device
 from fitting.initial import mean_starts
 from fitting.keypoints import map_keypoints
 from fitting.metrics import pa_mpjpe, pve

@@ -21,7 +21,7 @@ from . import __version__
 from .body import Body, load_body
 from .detector import load_detector
 from .files import prepare_output, write_json
-from .fit import SOLVERS, PeopleFit, choose_device, fit_people
+from .offline import SOLVERS, PeopleFit, choose_device, fit_people
 from .images import list_images
 from .people import People, Problem
 from .pictures import draw_people, remove_pictures
@@ -46,7 +46,7 @@ class RunConfig:
         images: folder of the pictures that a keypoint file given as `input` names.
         detector: for pictures without keypoints.
         body: SMPL-format file; none means the bundled body.
-        solver: a name in `fit.SOLVERS`.
+        solver: a name in `offline.SOLVERS`.
         focal: pixels, for everyone; none means each row's own, or else the picture's diagonal.
         device: "auto", "cpu" or "cuda".
         batch_size: people solved side by side.

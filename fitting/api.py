@@ -1,0 +1,87 @@
+"""The shortest way from keypoints to bodies: `fitting.fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from priors.gmm import load_pose_prior
+
+from .body import Body, load_body
+from .files import InputError
+from .offline import SOLVERS, choose_device, fit_people
+from .people import People, check_rows
+from .problem import FitResult
+from .skeleton import keypoint_set as set_of_name
+
+
+def fit(
+    keypoints_2d: ArrayLike,
+    conf: ArrayLike | None = None,
+    *,
+    image_size: tuple[int, int],
+    keypoint_set: str = "coco17",
+    focal: float | None = None,
+    solver: str = "adam",
+    body: Body | Path | str | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+) -> FitResult:
+    """Fit SMPL to the 2D keypoints of N people.
+
+    Args:
+        keypoints_2d: (N, P, 2) full-image pixels; (0, 0) is the centre of the first pixel.
+        conf: (N, P) in [0, 1], 0 for unseen; none means that all are seen.
+        image_size: width and height of the pictures, pixels.
+        keypoint_set: name of the set of P keypoints.
+        focal: pixels; none means the picture's diagonal.
+        solver: "adam" (SMPLify as in SPIN) or "lbfgs" (as in SMPLify-X).
+        body: SMPL-format file or a body already loaded; none means the bundled one.
+        device: "auto", "cpu" or "cuda".
+        batch_size: people solved side by side.
+
+    Returns:
+        Parameters in the camera frame, reprojection errors, costs and status, on the CPU.
+
+    Raises:
+        ValueError: an argument has the wrong shape or value; the message names the row.
+    """
+    where = choose_device(device)
+    if solver not in SOLVERS:
+        raise ValueError(f"unknown solver {solver!r}; use one of {', '.join(SOLVERS)}")
+    people = _as_people(keypoints_2d, conf, image_size, keypoint_set)
+    loaded = body if isinstance(body, Body) else load_body(body)
+    prior = load_pose_prior().to(where)
+    return fit_people(
+        people, loaded.to(where), prior, SOLVERS[solver](), focal=focal, batch_size=batch_size
+    ).result
+
+
+def _as_people(
+    keypoints_2d: ArrayLike, conf: ArrayLike | None, image_size: tuple[int, int], name: str
+) -> People:
+    xy = np.asarray(keypoints_2d, dtype=np.float32)
+    P = len(set_of_name(name))
+    if xy.ndim != 3 or xy.shape[1:] != (P, 2):
+        raise ValueError(
+            f"keypoints_2d must be (N, {P}, 2) pixels for {name}, got {xy.shape}; pass the "
+            "confidences separately as conf"
+        )
+    N = len(xy)
+    people = People(
+        keypoint_set=name,
+        image=np.full(N, ""),
+        person=np.arange(N),
+        annotation_id=np.arange(N),
+        width=np.full(N, image_size[0]),
+        height=np.full(N, image_size[1]),
+        keypoints_2d=xy,
+        conf=np.ones((N, P)) if conf is None else np.asarray(conf),
+        focal=np.full(N, np.nan),
+    )
+    people, problems = check_rows(people, "keypoints_2d")
+    if problems:
+        raise InputError(str(problems[0]))
+    return people
