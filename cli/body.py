@@ -36,3 +36,21 @@ def info(file: Path | None, as_json: bool) -> None:
     else:
         for name, value in facts.items():
             click.echo(f"{name:10} {value}")
+
+
+@body.command()
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--seed", default=0, show_default=True, help="Of the sampled people and poses.")
+def build(output: Path, seed: int) -> None:
+    """Build the bundled body again (about a minute; needs the extra `tools` and a checkout)."""
+    import subprocess
+    import sys
+
+    script = Path(__file__).resolve().parents[1] / "tools" / "build_body.py"
+    if not script.is_file():
+        raise click.UsageError(
+            "the body is built from a checkout of bodyloop's source, which this installation is "
+            "not; the finished body is bundled: see fit-cli body info"
+        )
+    command = [sys.executable, str(script), "-o", str(output), "--seed", str(seed)]
+    raise SystemExit(subprocess.run(command, check=False).returncode)

@@ -43,7 +43,7 @@ class Outfit:
     shirt: Rgb
     trousers: Rgb
     shoes: Rgb
-    sleeve: float = 0.36
+    sleeve: float = 0.38
     stripes: float = 0.0  # contrast of a striped shirt
 
 
@@ -76,26 +76,26 @@ class Person:
 
 SCENES = (
     Scene(
-        name="waving.jpg", pose="waving", image_size=(640, 800), yaw_deg=-10, tilt_deg=4, fill=0.84,
-        centre=0.52, wall=(0.80, 0.76, 0.70), floor=(0.62, 0.46, 0.32),
+        name="waving.jpg", pose="waving", image_size=(640, 800), yaw_deg=-10, tilt_deg=4,
+        fill=0.84, centre=0.52, wall=(0.80, 0.76, 0.70), floor=(0.62, 0.46, 0.32),
         outfit=Outfit(skin=(0.86, 0.66, 0.54), hair=(0.22, 0.14, 0.09), shirt=(0.75, 0.20, 0.18),
                       trousers=(0.17, 0.22, 0.36), shoes=(0.92, 0.92, 0.90)),
     ),
     Scene(
-        name="walking.jpg", pose="walking", image_size=(640, 800), yaw_deg=42, tilt_deg=3, fill=0.82,
-        centre=0.5, wall=None, floor=(0.60, 0.59, 0.57),
+        name="walking.jpg", pose="walking", image_size=(640, 800), yaw_deg=42, tilt_deg=3,
+        fill=0.82, centre=0.5, wall=None, floor=(0.60, 0.59, 0.57),
         outfit=Outfit(skin=(0.47, 0.31, 0.22), hair=(0.07, 0.05, 0.05), shirt=(0.93, 0.78, 0.25),
                       trousers=(0.30, 0.29, 0.28), shoes=(0.25, 0.13, 0.08), sleeve=0.62),
     ),
     Scene(
-        name="reaching.jpg", pose="reaching", image_size=(600, 840), yaw_deg=14, tilt_deg=2, fill=0.86,
-        centre=0.47, wall=(0.62, 0.70, 0.72), floor=(0.48, 0.42, 0.38),
+        name="reaching.jpg", pose="reaching", image_size=(600, 840), yaw_deg=14, tilt_deg=2,
+        fill=0.86, centre=0.47, wall=(0.62, 0.70, 0.72), floor=(0.48, 0.42, 0.38),
         outfit=Outfit(skin=(0.93, 0.74, 0.64), hair=(0.70, 0.50, 0.25), shirt=(0.20, 0.32, 0.52),
-                      trousers=(0.70, 0.64, 0.52), shoes=(0.15, 0.15, 0.16), stripes=0.5),
+                      trousers=(0.70, 0.64, 0.52), shoes=(0.15, 0.15, 0.16), stripes=0.35),
     ),
     Scene(
-        name="landscape.jpg", pose="arms_out", image_size=(960, 640), yaw_deg=-24, tilt_deg=5, fill=0.6,
-        centre=0.63, wall=None, floor=(0.36, 0.50, 0.22),
+        name="landscape.jpg", pose="arms_out", image_size=(960, 640), yaw_deg=-24, tilt_deg=5,
+        fill=0.6, centre=0.63, wall=None, floor=(0.36, 0.50, 0.22),
         outfit=Outfit(skin=(0.70, 0.50, 0.38), hair=(0.12, 0.09, 0.08), shirt=(0.90, 0.90, 0.92),
                       trousers=(0.16, 0.38, 0.36), shoes=(0.62, 0.16, 0.14)),
     ),
@@ -159,7 +159,7 @@ def write_photograph(path: Path) -> None:
 
 
 def place_person(scene: Scene, pose: FloatArray, betas: FloatArray, body: Body) -> Person:
-    """Turn a motion-captured pose (24, 3), y up, to the camera and find where it fills the picture."""
+    """Turn a captured pose (24, 3), y up, to the camera and stand it where the scene wants it."""
     width, height = scene.image_size
     focal = float(np.hypot(width, height))
     intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
@@ -222,23 +222,21 @@ def dress(body: Body, outfit: Outfit, rng: np.random.Generator) -> tuple[FloatAr
 
     Parts are cut out of the resting body, arms sideways along x, y up.
     """
-    x, y, z = (body.v_template - body.joint_template[0]).numpy().T
-    joints = (body.joint_template - body.joint_template[0]).numpy()
-    waist, ankle, neck, head = joints[[3, 7, 12, 15], 1]
-    near_head = np.abs(x) < 0.12
-    crown = head + 0.11 - 0.35 * (0.02 - z)  # the hairline rises from the nape to the brow
+    x, y, z = body.v_template.numpy().T
+    joints = body.joint_template.numpy()
+    waist, ankle, neck = joints[[0, 7, 12], 1] + (0.02, 0.03, -0.02)
     parts = (
-        (outfit.trousers, CLOTH_THICKNESS, (y < waist) & (y > ankle + 0.03) & (np.abs(x) < 0.3)),
-        (outfit.shoes, CLOTH_THICKNESS, y <= ankle + 0.03),
-        (outfit.shirt, CLOTH_THICKNESS, (y >= waist) & (y < neck + 0.03) & (np.abs(x) < outfit.sleeve)),
-        (outfit.hair, HAIR_THICKNESS, near_head & (y > crown) & (y > head)),
-    )  # fmt: skip
+        (outfit.trousers, CLOTH_THICKNESS, (y < waist) & (y > ankle) & (np.abs(x) < 0.3)),
+        (outfit.shoes, CLOTH_THICKNESS, y <= ankle),
+        (outfit.shirt, CLOTH_THICKNESS, (y >= waist) & (y < neck) & (np.abs(x) < outfit.sleeve)),
+        (outfit.hair, HAIR_THICKNESS, _is_hair(body)),
+    )
     colors = np.tile(np.array(outfit.skin), (len(x), 1))
     thickness = np.zeros(len(x))
     for color, depth, where in parts:
         colors[where], thickness[where] = color, depth
     shirt = parts[2][2]
-    colors[shirt] *= 1 - outfit.stripes * (np.sin(2 * np.pi * y[shirt] / 0.09) > 0.3)[:, None]
+    colors[shirt] *= 1 - outfit.stripes * (np.sin(2 * np.pi * y[shirt] / 0.11) > 0.2)[:, None]
     _paint_face(colors, body, outfit)
     # Creases and blemishes: brightness that varies smoothly over centimetres.
     waves = rng.normal(0, 25, (6, 3))
@@ -246,22 +244,31 @@ def dress(body: Body, outfit: Outfit, rng: np.random.Generator) -> tuple[FloatAr
     return np.clip(colors * (1 + 0.12 * texture[:, None]), 0, 1), thickness
 
 
+def _is_hair(body: Body) -> NDArray[np.bool_]:
+    """(V,) the scalp: above a line from over the brows, through the ears' tops, to the nape."""
+    x, y, z = body.v_template.numpy().T
+    eye, ear = (body.landmarks[f"left_{part}"] @ body.v_template.numpy() for part in ("eye", "ear"))
+    brow, temple = eye[1] + 0.055, ear[1] + 0.025
+    slope = (brow - temple) / (eye[2] - ear[2])
+    # Behind the ears the line falls steeply, down to the nape.
+    hairline = temple + (z - ear[2]) * np.where(z > ear[2], slope, 2.5)
+    return (np.abs(x) < 0.12) & (y > np.maximum(hairline, ear[1] - 0.07))
+
+
 def _paint_face(colors: FloatArray, body: Body, outfit: Outfit) -> None:
     """Eyes, brows and lips, in place: without them a detector may take the face for a back."""
     template = body.v_template.numpy()
-    marks = {name: body.landmarks[name] @ template for name in body.landmarks}
-    for side in ("left", "right"):
-        eye, mouth = marks[f"{side}_eye"], marks[f"{side}_mouth"]
-        offset = np.abs(template - eye)
-        brow = np.abs(template - eye - [0, 0.022, 0])
+    marks = {name: weights @ template for name, weights in body.landmarks.items()}
+    for eye in (marks["left_eye"], marks["right_eye"]):
         near = np.linalg.norm(template - eye, axis=1) < 0.05
-        colors[near & (offset[:, 0] < 0.013) & (offset[:, 1] < 0.006)] = (0.12, 0.09, 0.08)
-        colors[near & (brow[:, 0] < 0.022) & (brow[:, 1] < 0.005)] = outfit.hair
-        middle = (marks["left_mouth"] + marks["right_mouth"]) / 2
-        along = np.abs(template - middle)
-        lips = (along[:, 0] < np.abs(mouth - middle)[0]) & (along[:, 1] < 0.009)
-        red = np.array(outfit.skin) * (0.85, 0.55, 0.55)
-        colors[lips & (np.linalg.norm(template - middle, axis=1) < 0.05)] = red
+        across, above = (template - eye)[:, 0], (template - eye)[:, 1]
+        colors[near & (np.abs(across) < 0.013) & (np.abs(above) < 0.006)] = (0.12, 0.09, 0.08)
+        colors[near & (np.abs(across) < 0.022) & (np.abs(above - 0.022) < 0.005)] = outfit.hair
+    mouth = (marks["left_mouth"] + marks["right_mouth"]) / 2
+    half_width = np.linalg.norm(marks["left_mouth"] - mouth)
+    near = np.linalg.norm(template - mouth, axis=1) < 0.05
+    lips = near & (np.abs(template - mouth)[:, :2] < (half_width, 0.009)).all(axis=1)
+    colors[lips] = np.array(outfit.skin) * (0.85, 0.55, 0.55)
 
 
 def draw_surroundings(
