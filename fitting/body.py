@@ -177,12 +177,20 @@ def forward_kinematics(pose_rotmat: Tensor, rest_joints: Tensor) -> tuple[Tensor
         rotations: (B, 24, 3, 3) of each joint relative to the body's frame.
         joints: (B, 24, 3) posed, metres; the root stays where it rests.
     """
+    rotations, joints = chain(pose_rotmat, rest_joints[..., None])
+    return rotations, joints[..., 0]
+
+
+def chain(pose_rotmat: Tensor, rest_joints: Tensor) -> tuple[Tensor, Tensor]:
+    """`forward_kinematics` of C sets of rest joints at once, (B or 1, 24, 3, C)."""
     parents = list(SMPL_PARENTS[1:])
-    bones = torch.cat([rest_joints[:, :1], rest_joints[:, 1:] - rest_joints[:, parents]], dim=1)
-    rotations, joints = [pose_rotmat[:, :1]], [bones[:, :1]]
+    bones = rest_joints[:, 1:] - rest_joints[:, parents]
+    rotations = [pose_rotmat[:, :1]]
+    joints = [rest_joints[:, :1].expand(len(pose_rotmat), -1, -1, -1)]
     for level, parent in zip(_LEVELS[1:], _PARENT_IN_LEVEL, strict=True):
         above = rotations[-1][:, parent]
-        joints.append(joints[-1][:, parent] + (above @ bones[:, level, :, None])[..., 0])
+        bone = bones[:, [joint - 1 for joint in level]]
+        joints.append(joints[-1][:, parent] + above @ bone)
         rotations.append(above @ pose_rotmat[:, level])
     return torch.cat(rotations, dim=1)[:, _FROM_LEVELS], torch.cat(joints, dim=1)[:, _FROM_LEVELS]
 
