@@ -35,7 +35,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["priors", "fitting", "regressor", "cli"],
+    packages=["priors", "fitting", "fitting.readers", "regressor", "cli"],
     package_data={
         "": ["py.typed"],
         "priors": ["assets/*"],

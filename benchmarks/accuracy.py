@@ -10,23 +10,20 @@ are over LSP's 14 joints, MPJPE aligned at the pelvis, PVE over all vertices, al
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import click
 import numpy as np
 import torch
-from problems import FAMILIES, LEVELS, Truth, add_noise, make_truth, pose_body
+from problems import FAMILIES, LEVELS, Truth, add_noise, make_truth
 from record import RESULTS, describe_run
 
-from fitting.body import Body, BodyOutput, load_body
+from fitting.body import Body, load_body
+from fitting.evaluation import body_errors
 from fitting.files import write_json
-from fitting.offline import SOLVERS, choose_device
 from fitting.initial import mean_starts
-from fitting.keypoints import map_keypoints
-from fitting.metrics import pa_mpjpe, pve
+from fitting.offline import SOLVERS, choose_device
 from fitting.problem import BodyParams, FitProblem, FitResult
-from fitting.skeleton import joint_index, keypoint_set
 from fitting.smplify import fit_smplify
 from priors.gmm import MaxMixturePrior, load_pose_prior
 
@@ -34,21 +31,13 @@ OUTLIER_MM = 150.0
 BATCH = 64
 
 
-@torch.no_grad()
 def errors_of(body: Body, params: BodyParams, truth: BodyParams) -> dict[str, np.ndarray]:
     """(N,) mm for each measure."""
-    posed = [pose_body(body, p) for p in (params, truth)]
-    joints = map_keypoints(body, keypoint_set("lsp14"))
-
-    def pair(of: Callable[[BodyOutput], torch.Tensor]) -> list[np.ndarray]:
-        return [of(out).double().cpu().numpy() for out in posed]
-
-    roots = pair(lambda out: out.joints[:, joint_index("pelvis")])
-
+    errors = body_errors(params, truth, body)
     return {
-        "mpjpe": pve(*pair(joints), *roots),
-        "pa_mpjpe": pa_mpjpe(*pair(joints)),
-        "pve": pve(*pair(lambda out: out.vertices), *roots),
+        "mpjpe": errors["lsp14.mpjpe_mm"],
+        "pa_mpjpe": errors["lsp14.pa_mpjpe_mm"],
+        "pve": errors["pve_mm"],
     }
 
 

@@ -50,6 +50,10 @@ class BlazePoseConfig:
         min_circle_shift: a proposal whose hip centre and circle point both lie closer than this,
             in radii, to those of a known person is taken for that person and not looked at.
         max_similarity: similarity of landmarks above which two people are one.
+        max_inside: share of a person's box in that of a surer one above which the former is a
+            fragment of the latter, such as a chest taken for a small person.
+        min_fragment_gap: how much lower a fragment's score is; a child before an adult scores
+            as high.
         num_refinements: how often the region that the landmarks ask for is cropped anew; the
             last crop is read twice, as it is and mirrored.
     """
@@ -62,6 +66,8 @@ class BlazePoseConfig:
     max_box_overlap: float = 0.3
     min_circle_shift: float = 0.3
     max_similarity: float = 0.5
+    max_inside: float = 0.9
+    min_fragment_gap: float = 0.1
     num_refinements: int = 2
 
     def __post_init__(self) -> None:
@@ -290,6 +296,14 @@ def landmark_agreement(one: Landmarks, other: Landmarks) -> np.ndarray:
     return np.exp(-0.5 * (distance / scale) ** 2)
 
 
+def share_inside(person: Landmarks, other: Landmarks) -> float:
+    """Share of the area of a person's box, around the keypoints, that lies in the other's."""
+    low, high = person.positions[:NUM_KEYPOINTS].min(0), person.positions[:NUM_KEYPOINTS].max(0)
+    around = other.positions[:NUM_KEYPOINTS]
+    common = np.minimum(high, around.max(0)) - np.maximum(low, around.min(0))
+    return float(np.prod(np.clip(common, 0, None)) / max(np.prod(high - low), 1e-9))
+
+
 def landmark_similarity(one: Landmarks, other: Landmarks) -> float:
     """Mean agreement of the keypoints, each weighted by its confidence; in [0, 1]."""
     weights = (one.conf + other.conf)[:NUM_KEYPOINTS] + 1e-6
@@ -443,11 +457,15 @@ class BlazePoseDetector:
                 person = self._refine(pyramid, rough)
                 if person is not None and self._is_new(person, people):
                     people.append(person)
-        return people
+        return [p for p in people if not any(self._is_fragment(p, other) for other in people)]
 
     def _is_new(self, person: Landmarks, people: list[Landmarks]) -> bool:
         limit = self.config.max_similarity
         return all(landmark_similarity(person, other) <= limit for other in people)
+
+    def _is_fragment(self, person: Landmarks, other: Landmarks) -> bool:
+        surer = other.presence - person.presence >= self.config.min_fragment_gap
+        return surer and share_inside(person, other) > self.config.max_inside
 
     def _refine(self, pyramid: ImagePyramid, person: Landmarks) -> Landmarks | None:
         """The person as seen in the region they ask for; None if there is none after all."""

@@ -1,30 +1,26 @@
-"""How far one table of fits is from another, person by person: `fit-cli evaluate`."""
+"""How far bodies are from the true ones, person by person: `fit-cli evaluate`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .body import Body
+from .body import Body, BodyOutput
 from .camera import project_points
 from .files import InputError
+from .keypoints import KeypointMap, map_keypoints
 from .metrics import auc, pa_mpjpe, pck, point_errors_mm, pve, relative_to_root, reprojection_error
-from .skeleton import SMPL_JOINTS, joint_index, keypoint_set
-from .table import PARAMETERS, FitsTable
+from .posing import params_of, pose_body
+from .problem import BodyParams
+from .skeleton import joint_index, keypoint_set
+from .table import FitsTable
 
-_CAMERA = ("fx", "fy", "cx", "cy")
+JOINT_SETS = ("smpl24", "lsp14")
 _CHUNK = 128  # people posed at once, about 50 MB of skinning transforms for 7,000 vertices
-
-# LSP's 14 joints among SMPL's: its neck and head joints stand for LSP's neck and top of the head.
-MAIN_JOINTS = tuple("head" if n == "head_top" else n for n in keypoint_set("lsp14").names)
-_JOINT_SETS = {
-    "smpl24": list(range(len(SMPL_JOINTS))),
-    "lsp14": [joint_index(name) for name in MAIN_JOINTS],
-}
 
 
 def evaluate_fits(predicted: FitsTable, truth: FitsTable, body: Body) -> dict[str, Any]:
@@ -43,8 +39,9 @@ def evaluate_fits(predicted: FitsTable, truth: FitsTable, body: Body) -> dict[st
 
         * `people`: `truth` with parameters; of these `matched`, and `missing` from the predictions
           or without parameters there; `extra` predictions of people who are not in the truth.
-        * `smpl24` and `lsp14` (`MAIN_JOINTS`), each with `mpjpe_mm`, `pa_mpjpe_mm`, `pck_150` and
-          `auc` (of pelvis-aligned errors).
+        * `smpl24`, the joints of SMPL's tree, and `lsp14`, LSP's joints where
+          `keypoints.map_keypoints` places them on the body (without those that it lacks), each
+          with `mpjpe_mm`, `pa_mpjpe_mm`, `pck_150` and `auc` (of errors aligned at SMPL's pelvis).
         * `pve_mm`; `joint_error_px`, the distance of the 24 joints in the picture, each body
           through its own camera; `reprojection_error_px` of the predictions, as they report it.
 
@@ -54,22 +51,53 @@ def evaluate_fits(predicted: FitsTable, truth: FitsTable, body: Body) -> dict[st
         InputError: a person occurs twice in a table, or the tables have nobody in common.
     """
     rows, truth_rows, people = _match(predicted, truth)
-    predicted, truth = predicted.select(rows), truth.select(truth_rows)
-    chunks = [slice(start, start + _CHUNK) for start in range(0, len(rows), _CHUNK)]
-    found = _bodies(predicted, body, chunks)
-    wanted = _bodies(truth, body, chunks)
-    parts = [_errors(*pair) for pair in zip(found, wanted, strict=True)]
-    errors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    errors["reprojection_error_px"] = predicted.column_array("reprojection_error_px")
-    result: dict[str, Any] = {"people": people}
-    for name in _JOINT_SETS:
-        prefix = f"{name}."
-        result[name] = {
-            key.removeprefix(prefix): _mean(values)
-            for key, values in errors.items()
-            if key.startswith(prefix)
-        }
-    return result | {key: _mean(values) for key, values in errors.items() if "." not in key}
+    tables, like = (predicted.select(rows), truth.select(truth_rows)), body.v_template
+    found, wanted = (params_of(table, like) for table in tables)
+    intrinsics = [torch.from_numpy(table.intrinsics).to(like) for table in tables]
+    errors = body_errors(found, wanted, body, intrinsics=intrinsics)
+    errors["reprojection_error_px"] = tables[0].column_array("reprojection_error_px")
+    return {"people": people} | _means(errors)
+
+
+@torch.no_grad()
+def body_errors(
+    predicted: BodyParams,
+    truth: BodyParams,
+    body: Body,
+    *,
+    intrinsics: Sequence[Tensor] | None = None,
+) -> dict[str, np.ndarray]:
+    """Errors of N bodies, person by person, with their pelvises laid upon each other.
+
+    Bodies are posed a chunk at a time, so that memory does not grow with N.
+
+    Args:
+        predicted: N people.
+        truth: the same N people as they should be.
+        body: of both, on their device.
+        intrinsics: two of (N, 3, 3) pixels, of the cameras of `predicted` and of `truth`.
+
+    Returns:
+        (N,) float64 arrays: "mpjpe_mm", "pa_mpjpe_mm", "pck_150" and "auc" under "smpl24.NAME" and
+        "lsp14.NAME" (see `evaluate_fits`), "pve_mm", and with intrinsics "joint_error_px".
+
+    Raises:
+        ValueError: there are not as many people in one as in the other.
+    """
+    if len(predicted) != len(truth):
+        raise ValueError(
+            f"predicted holds {len(predicted)} people and truth {len(truth)}; give the same ones"
+        )
+    maps = [map_keypoints(body, keypoint_set(name)) for name in JOINT_SETS]
+    parts = []
+    for rows in torch.arange(len(truth)).split(_CHUNK):
+        posed = pose_body(body, predicted.select(rows)), pose_body(body, truth.select(rows))
+        part = _chunk_errors(*posed, maps)
+        if intrinsics is not None:
+            cameras = [K[rows] for K in intrinsics]
+            part["joint_error_px"] = _joint_errors_px(posed, cameras).mean(axis=1)
+        parts.append(part)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _match(predicted: FitsTable, truth: FitsTable) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
@@ -111,53 +139,47 @@ def _rows_by_person(table: FitsTable, words: str) -> dict[tuple[str, int], int]:
     return rows
 
 
-def _bodies(
-    table: FitsTable, body: Body, chunks: list[slice]
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Vertices (B, V, 3), joints (B, 24, 3) and projected joints (B, 24, 2) of each chunk."""
-    parameters = {name: table.column_array(name) for name in PARAMETERS}
-    camera = np.stack([table.column_array(name) for name in _CAMERA], axis=1)
-    for chunk in chunks:
-        with torch.no_grad():
-            inputs = {name: _like(body, array[chunk]) for name, array in parameters.items()}
-            output = body(**inputs)
-            pixels, _ = project_points(output.joints, _intrinsics(_like(body, camera[chunk])))
-        yield output.vertices.cpu().numpy(), output.joints.cpu().numpy(), pixels.cpu().numpy()
-
-
-def _like(body: Body, array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array).to(body.v_template)
-
-
-def _intrinsics(camera: Tensor) -> Tensor:
-    """(B, 3, 3) from (B, 4) fx, fy, cx, cy."""
-    intrinsics = torch.eye(3).to(camera).repeat(len(camera), 1, 1)
-    intrinsics[:, [0, 1, 0, 1], [0, 1, 2, 2]] = camera
-    return intrinsics
-
-
-def _errors(
-    found: tuple[np.ndarray, np.ndarray, np.ndarray],
-    wanted: tuple[np.ndarray, np.ndarray, np.ndarray],
+def _chunk_errors(
+    found: BodyOutput, wanted: BodyOutput, maps: Iterable[KeypointMap]
 ) -> dict[str, np.ndarray]:
-    """(B,) errors of each person by name, those of a joint set under "set.name"."""
-    (vertices, joints, pixels), (true_vertices, true_joints, true_pixels) = found, wanted
-    root, true_root = joints[:, 0], true_joints[:, 0]
+    """(B,) errors in 3D of each person by name, those of a joint set under "set.name"."""
+    pelvis = joint_index("pelvis")
+    roots = [output.joints[:, pelvis].cpu().numpy() for output in (found, wanted)]
     errors: dict[str, np.ndarray] = {}
-    for name, index in _JOINT_SETS.items():
-        error_mm = point_errors_mm(
-            relative_to_root(joints[:, index], root),
-            relative_to_root(true_joints[:, index], true_root),
-        )
+    for joints_of in maps:
+        # A body without a landmark has no such joint; its mean is over the others.
+        joints = [
+            joints_of(output)[:, joints_of.defined].cpu().numpy() for output in (found, wanted)
+        ]
+        error_mm = point_errors_mm(*map(relative_to_root, joints, roots))
+        name = joints_of.keypoint_set.name
         errors |= {
             f"{name}.mpjpe_mm": error_mm.mean(axis=1),
-            f"{name}.pa_mpjpe_mm": pa_mpjpe(joints[:, index], true_joints[:, index]),
+            f"{name}.pa_mpjpe_mm": pa_mpjpe(*joints),
             f"{name}.pck_150": pck(error_mm),
             f"{name}.auc": auc(error_mm),
         }
-    errors["pve_mm"] = pve(vertices, true_vertices, root, true_root)
-    errors["joint_error_px"] = reprojection_error(pixels, true_pixels).mean(axis=1)
+    vertices = [output.vertices.cpu().numpy() for output in (found, wanted)]
+    errors["pve_mm"] = pve(*vertices, *roots)
     return errors
+
+
+def _joint_errors_px(posed: Iterable[BodyOutput], cameras: Iterable[Tensor]) -> np.ndarray:
+    """(B, 24) distances in the picture between the joints of two bodies, each before its camera."""
+    pixels = [
+        project_points(output.joints, K)[0].cpu().numpy()
+        for output, K in zip(posed, cameras, strict=True)
+    ]
+    return reprojection_error(*pixels)
+
+
+def _means(errors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Means over the people; "set.name" becomes an entry of a dictionary for the set."""
+    means: dict[str, Any] = {name: {} for name in JOINT_SETS}
+    for key, values in errors.items():
+        joint_set, _, name = key.rpartition(".")
+        (means[joint_set] if joint_set else means)[name] = _mean(values)
+    return means
 
 
 def _mean(values: np.ndarray) -> float | None:

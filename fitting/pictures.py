@@ -15,6 +15,7 @@ from .camera import project_points
 from .images import ImageError, read_image, write_image
 from .keypoints import map_keypoints
 from .overlay import CANVAS_COLOR, draw_overlay, draw_person
+from .posing import params_of, pose_body
 from .skeleton import keypoint_set
 from .table import FitsTable
 
@@ -95,14 +96,15 @@ class _Painter:
         self.faces = body.faces.numpy()
         self.image = table.column_array("image")
         self.keypoint_map = map_keypoints(body, keypoint_set(table.column_array("keypoint_set")[0]))
-        names = ("global_orient", "body_pose", "betas", "transl", "width", "height")
-        self.columns = {name: table.column_array(name) for name in names}
-        self.intrinsics = _intrinsics(table)
+        self.has_fit = table.has_parameters
+        self.params = params_of(table, body.v_template)
+        self.size = np.stack([table.column_array(name) for name in ("height", "width")], axis=1)
+        self.intrinsics = table.intrinsics
         self.keypoints = table.column_array("keypoints_2d").reshape(len(table), -1, 3)
 
     def draw(self, rows: np.ndarray) -> int:
         """Draw those of the people at `rows`, all of one picture, who have a fit; their number."""
-        fitted = rows[np.isfinite(self.columns["transl"][rows]).all(axis=1)]
+        fitted = rows[self.has_fit[rows]]
         if len(fitted):
             picture = self._picture(int(fitted[0]))
             vertices, projected = self._pose(fitted)
@@ -117,22 +119,17 @@ class _Painter:
 
     def _picture(self, row: int) -> np.ndarray:
         """The photograph, or grey where it cannot be read (which the run has already reported)."""
-        size = (int(self.columns["height"][row]), int(self.columns["width"][row]), 3)
         try:
             return read_image(self.images / self.image[row])
         except ImageError:
-            return np.full(size, CANVAS_COLOR, dtype=np.uint8)
+            return np.full((*self.size[row], 3), CANVAS_COLOR, dtype=np.uint8)
 
     def _pose(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Vertices (N, V, 3) in the camera frame and projected keypoints (N, P, 2) in pixels."""
-        params = [
-            torch.from_numpy(self.columns[name][rows])
-            for name in ("global_orient", "body_pose", "betas", "transl")
-        ]
         with torch.no_grad():
-            posed = self.body(*params)
+            posed = pose_body(self.body, self.params.select(torch.from_numpy(rows)))
             points = self.keypoint_map(posed)
-            pixels, _ = project_points(points, torch.from_numpy(self.intrinsics[rows]))
+            pixels, _ = project_points(points, torch.from_numpy(self.intrinsics[rows]).to(points))
         return posed.vertices.numpy(), pixels.numpy()
 
     def _draw_squares(
@@ -152,15 +149,6 @@ class _Painter:
         write_image(self.output / files.photo, pictures.photo)
         write_image(self.output / files.overlay, pictures.overlay)
         write_image(self.output / files.side, pictures.side)
-
-
-def _intrinsics(table: FitsTable) -> np.ndarray:
-    """(N, 3, 3) float32 pixels."""
-    intrinsics = np.zeros((len(table), 3, 3), dtype=np.float32)
-    for name, row, column in (("fx", 0, 0), ("fy", 1, 1), ("cx", 0, 2), ("cy", 1, 2)):
-        intrinsics[:, row, column] = table.column_array(name)
-    intrinsics[:, 2, 2] = 1
-    return intrinsics
 
 
 def _overlay_name(image: str) -> str:

@@ -95,6 +95,15 @@ class FitsTable:
         """(N,) bool, False for people without a fit, such as those without keypoints."""
         return ~np.isnan(self.column_array("betas")).any(axis=1)
 
+    @property
+    def intrinsics(self) -> np.ndarray:
+        """(N, 3, 3) float32 pixels, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]; NaN where unknown."""
+        intrinsics = np.zeros((len(self), 3, 3), dtype=np.float32)
+        for name, row, column in (("fx", 0, 0), ("fy", 1, 1), ("cx", 0, 2), ("cy", 1, 2)):
+            intrinsics[:, row, column] = self.column_array(name)
+        intrinsics[:, 2, 2] = 1
+        return intrinsics
+
     def select(self, index: np.ndarray) -> FitsTable:
         """The rows of a (N,) mask, or of row numbers in their order."""
         index = np.asarray(index)

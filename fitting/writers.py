@@ -12,6 +12,7 @@ from .body import Body
 from .files import InputError, write_json
 from .meshes import write_mesh
 from .people import People
+from .posing import params_of, pose_body
 from .skeleton import keypoint_set
 from .table import FitsTable
 
@@ -114,19 +115,10 @@ def write_meshes(
     image, person = table.column_array("image"), table.column_array("person")
     for first in range(0, len(rows), batch_size):
         batch = rows[first : first + batch_size]
-        vertices = posed_vertices(table.select(batch), body)
-        for row, mesh in zip(batch, vertices, strict=True):
+        with torch.no_grad():
+            posed = pose_body(body, params_of(table.select(batch), body.v_template))
+        for row, mesh in zip(batch, posed.vertices.cpu().numpy(), strict=True):
             stem = Path(image[row]).stem or "no-picture"
             write_mesh(folder / f"{row:06d}_{stem}_{person[row]}.{suffix}", mesh, faces)
         progress(len(batch))
     return len(rows)
-
-
-@torch.no_grad()
-def posed_vertices(table: FitsTable, body: Body) -> np.ndarray:
-    """(N, V, 3) vertices of N fits in the camera frame, metres."""
-    params = (
-        torch.from_numpy(table.column_array(name)).to(body.v_template)
-        for name in ("global_orient", "body_pose", "betas", "transl")
-    )
-    return body(*params).vertices.cpu().numpy()

@@ -6,7 +6,6 @@ over components is replaced by its largest term, whose negative log is a plain q
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +23,13 @@ class MaxMixturePrior(torch.nn.Module):
         means: (M, 69) radians.
         log_weights: (M,).
         precision_factor: (M, 69, 69) lower triangular L with L L^T the precision.
-        log_peak: (M,) log density of each weighted component at its mean.
+        peak_costs: (M,) cost of each component at its mean; the least of them is zero.
     """
 
     means: Tensor
     log_weights: Tensor
     precision_factor: Tensor
-    log_peak: Tensor
+    peak_costs: Tensor
 
     def __init__(self, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> None:
         """Take weights (M,) that sum to 1, means (M, 69) and covariances (M, 69, 69).
@@ -50,17 +49,20 @@ class MaxMixturePrior(torch.nn.Module):
             raise ValueError("a covariance of the pose prior is not positive definite") from error
         log_weights = np.log(weights)
         log_det = 2 * np.log(np.diagonal(precision_factor, axis1=1, axis2=2)).sum(axis=1)
-        log_peak = log_weights + 0.5 * log_det - 0.5 * POSE_DIM * math.log(2 * math.pi)
+        log_peaks = log_weights + 0.5 * log_det  # less a constant that all share
         self.register_buffer("means", torch.from_numpy(means))
         self.register_buffer("log_weights", torch.from_numpy(log_weights))
         self.register_buffer("precision_factor", torch.from_numpy(precision_factor))
-        self.register_buffer("log_peak", torch.from_numpy(log_peak))
+        self.register_buffer("peak_costs", torch.from_numpy(log_peaks.max() - log_peaks))
 
     def component_costs(self, body_pose: Tensor) -> Tensor:
-        """(B, M) -log(w_m N(body_pose; mean_m, covariance_m)) for body_pose (B, 69)."""
+        """(B, M) -log(w_m N(body_pose; mean_m, covariance_m)) + c for body_pose (B, 69).
+
+        The constant c makes the least cost of any pose zero, so that costs are never negative.
+        """
         difference = body_pose[:, None] - self.means
         whitened = torch.einsum("bmi,mij->bmj", difference, self.precision_factor)
-        return 0.5 * whitened.square().sum(dim=-1) - self.log_peak
+        return 0.5 * whitened.square().sum(dim=-1) + self.peak_costs
 
     def forward(self, body_pose: Tensor) -> Tensor:
         """(B,) cost of body_pose (B, 69): the least of its component costs, in nats."""

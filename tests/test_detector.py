@@ -32,6 +32,7 @@ from fitting.blazepose import (
     make_anchors,
     make_region,
     merge_proposals,
+    share_inside,
     tile_affines,
 )
 from fitting.detector import Detection, inside_picture, largest_first, load_detector
@@ -255,6 +256,17 @@ def test_circle_shift_is_the_larger_of_two_distances_in_radii(rng) -> None:
     person.positions[[HIP_CENTRE, CIRCLE_POINT]] = [[50, 90], [50, 40]]
     assert circle_shift(np.array([[50, 90], [50, 40]]), person) == 0
     assert circle_shift(np.array([[53, 94], [50, 50]]), person) == pytest.approx(10 / 50)
+
+
+def test_share_inside_is_of_the_smaller_box(rng) -> None:
+    def person(low: float, high: float) -> Landmarks:
+        corners = np.tile([[low, low], [high, high]], (20, 1))[:NUM_LANDMARKS]
+        return Landmarks(positions=corners, conf=np.ones(NUM_LANDMARKS), presence=1.0)
+
+    assert share_inside(person(0, 4), person(0, 10)) == pytest.approx(1)
+    assert share_inside(person(0, 10), person(0, 4)) == pytest.approx(0.16)
+    assert share_inside(person(8, 12), person(0, 10)) == pytest.approx(0.25)
+    assert share_inside(person(20, 30), person(0, 10)) == 0
 
 
 def test_radius_is_from_the_hip_centre_to_the_circle(rng) -> None:

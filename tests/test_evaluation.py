@@ -12,16 +12,36 @@ from bodies import synthetic_arrays, write_body
 
 from fitting import evaluation
 from fitting.body import Body, load_body
-from fitting.evaluation import MAIN_JOINTS, evaluate_fits
+from fitting.evaluation import body_errors, evaluate_fits
 from fitting.files import InputError
+from fitting.metrics import pa_mpjpe
+from fitting.posing import params_of
 from fitting.skeleton import joint_index
 from fitting.table import FitsTable, build_fits
 
 FOCAL = 1000.0
+LANDMARKS = {"head_top": 3, "neck": 40, "coco_left_knee": 17}  # vertices of the synthetic body
+# SMPL's joint where a body has no landmark for one of LSP's.
+LSP_LIMBS = [
+    f"{side}_{limb}"
+    for side in ("left", "right")
+    for limb in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+]
 
 
 @pytest.fixture(scope="module")
 def body(tmp_path_factory) -> Body:
+    """A synthetic body with the landmarks of `LANDMARKS`, each at one vertex."""
+    arrays = synthetic_arrays()
+    arrays["landmark_names"] = np.array(list(LANDMARKS))
+    arrays["landmark_regressor"] = np.eye(len(arrays["v_template"]))[list(LANDMARKS.values())]
+    path = write_body(tmp_path_factory.mktemp("body") / "body.npz", arrays)
+    return load_body(path, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def bare_body(tmp_path_factory) -> Body:
+    """The same without landmarks."""
     path = write_body(tmp_path_factory.mktemp("body") / "body.npz", synthetic_arrays())
     return load_body(path, dtype=torch.float64)
 
@@ -31,7 +51,7 @@ def columns(N: int) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     numbers = ("reprojection_error_px", "cost_initial", "cost_final")
     return {
-        "image": np.array([f"{n}.jpg" for n in range(N)]),
+        "image": np.array([f"{n}.jpg" for n in range(N)], dtype=np.str_),
         "person": np.zeros(N, dtype=int),
         "annotation_id": np.arange(N),
         "width": np.full(N, 640),
@@ -90,17 +110,78 @@ def test_a_turned_body_has_an_error_that_alignment_removes(body):
     moved = 2000 * np.hypot(offsets[:, 0], offsets[:, 2])
     assert result["smpl24"]["mpjpe_mm"] == pytest.approx(moved.mean(), rel=1e-5)
     assert result["smpl24"]["pck_150"] == pytest.approx((moved <= 150).mean())
-    main = [joint_index(name) for name in MAIN_JOINTS]
-    assert result["lsp14"]["mpjpe_mm"] == pytest.approx(moved[main].mean(), rel=1e-5)
     vertices = (body.v_template - body.joint_template[0]).numpy()
-    expected = 2000 * np.hypot(vertices[:, 0], vertices[:, 2]).mean()
-    assert result["pve_mm"] == pytest.approx(expected, rel=1e-5)
-    assert result["smpl24"]["pa_mpjpe_mm"] == pytest.approx(0, abs=1e-3)
+    vertex_moved = 2000 * np.hypot(vertices[:, 0], vertices[:, 2])
+    assert result["pve_mm"] == pytest.approx(vertex_moved.mean(), rel=1e-5)
+    limbs = [name for name in LSP_LIMBS if name != "left_knee"]  # which has a landmark here
+    lsp = [
+        *(moved[joint_index(name)] for name in limbs),
+        *(vertex_moved[vertex] for vertex in LANDMARKS.values()),
+    ]
+    assert len(lsp) == 14
+    assert result["lsp14"]["mpjpe_mm"] == pytest.approx(np.mean(lsp), rel=1e-5)
+    for name in ("smpl24", "lsp14"):
+        assert result[name]["pa_mpjpe_mm"] == pytest.approx(0, abs=1e-3)
 
 
-def test_main_joints_are_those_of_lsp():
-    assert len(MAIN_JOINTS) == 14
-    assert {"head", "neck", "left_ankle", "right_wrist"} <= set(MAIN_JOINTS)
+def lsp_points(joints: np.ndarray) -> np.ndarray:
+    """(13, 3) LSP's joints but the top of the head, for which nothing stands in."""
+    shoulders = [joints[joint_index(f"{side}_shoulder")] for side in ("left", "right")]
+    limbs = [joints[joint_index(name)] for name in LSP_LIMBS]
+    return np.array([*limbs, np.mean(shoulders, axis=0)])
+
+
+def test_joints_that_a_body_lacks_are_left_out(bare_body):
+    upright = {name: np.zeros_like(columns(4)[name]) for name in ("betas", "body_pose")}
+    upright["global_orient"] = np.zeros((4, 3))
+    turned = upright | {"global_orient": np.tile([0.0, np.pi, 0.0], (4, 1))}
+    result = evaluate_fits(table(turned), table(upright), bare_body)
+    joints = (bare_body.joint_template - bare_body.joint_template[0]).numpy()
+    expected = 2000 * np.linalg.norm(lsp_points(joints)[:, [0, 2]], axis=1).mean()
+    assert result["lsp14"]["mpjpe_mm"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_knee_bent_by_half_a_turn(bare_body):
+    bent = columns(2)["body_pose"] * 0
+    knee, ankle, foot = (joint_index(f"left_{name}") for name in ("knee", "ankle", "foot"))
+    bent[1, 3 * (knee - 1)] = np.pi  # about x, of the second person alone
+    flat = {name: np.zeros_like(columns(2)[name]) for name in ("betas", "body_pose")}
+    like = bare_body.v_template
+    truth = params_of(table(flat, 2), like)
+    errors = body_errors(params_of(table(flat | {"body_pose": bent}, 2), like), truth, bare_body)
+    rest = bare_body.joint_template.numpy()
+    shin, whole = (2000 * np.hypot(*(rest[j] - rest[knee])[1:]) for j in (ankle, foot))
+    assert set(errors) == {"pve_mm"} | {
+        f"{joints}.{name}"
+        for joints in ("smpl24", "lsp14")
+        for name in ("mpjpe_mm", "pa_mpjpe_mm", "pck_150", "auc")
+    }
+    np.testing.assert_allclose(errors["smpl24.mpjpe_mm"], [0, (shin + whole) / 24], atol=1e-3)
+    np.testing.assert_allclose(errors["lsp14.mpjpe_mm"], [0, shin / 13], atol=1e-3)
+    straight = lsp_points(rest)
+    moved = straight.copy()
+    moved[LSP_LIMBS.index("left_ankle")] = rest[knee] + (rest[ankle] - rest[knee]) * [1, -1, -1]
+    expected = pa_mpjpe(moved, straight)  # tested on its own in test_metrics.py
+    np.testing.assert_allclose(errors["lsp14.pa_mpjpe_mm"], [0, expected], atol=1e-3)
+
+
+def test_parameters_of_a_table():
+    like = torch.zeros(1, dtype=torch.float64)
+    params = params_of(table({}), like)
+    for name in ("global_orient", "body_pose", "betas", "transl"):
+        column = getattr(params, name)
+        assert column.dtype == torch.float64
+        np.testing.assert_array_equal(column.numpy(), columns(4)[name].astype(np.float32))
+
+
+def test_errors_of_nobody_and_of_unequal_numbers(body):
+    like = body.v_template
+    nobody, two = (params_of(table({}, N), like) for N in (0, 2))
+    intrinsics = like.new_zeros(0, 3, 3)
+    errors = body_errors(nobody, nobody, body, intrinsics=(intrinsics, intrinsics))
+    assert {values.shape for values in errors.values()} == {(0,)}
+    with pytest.raises(ValueError, match="predicted holds 2 people and truth 0"):
+        body_errors(two, nobody, body)
 
 
 def test_people_are_matched_by_picture_and_number(body):
@@ -122,6 +203,13 @@ def test_missing_and_extra_people(body):
     assert result["people"] == {"truth": 3, "matched": 3, "missing": 0, "extra": 0}
 
 
+def test_each_body_is_seen_by_its_own_camera(body):
+    moved = {"cx": np.full(4, 319.5 + 7), "cy": np.full(4, 239.5 - 24)}
+    result = evaluate_fits(table(moved), table({}), body)
+    assert result["joint_error_px"] == pytest.approx(25)
+    assert result["smpl24"]["mpjpe_mm"] == 0
+
+
 def test_unknown_cameras_leave_the_pixels_out(body):
     unknown = {name: np.full(4, np.nan) for name in ("fx", "reprojection_error_px")}
     result = evaluate_fits(table(unknown), table({}), body)
@@ -131,10 +219,14 @@ def test_unknown_cameras_leave_the_pixels_out(body):
 
 
 def test_chunks_do_not_change_the_result(body, monkeypatch):
-    moved = {"body_pose": columns(4)["body_pose"] * 0.5}
+    moved = {"body_pose": columns(4)["body_pose"] * 0.5, "fx": np.array([900.0, 800, 700, 600])}
     whole = evaluate_fits(table(moved), table({}), body)
     monkeypatch.setattr(evaluation, "_CHUNK", 3)
-    assert evaluate_fits(table(moved), table({}), body)["smpl24"] == pytest.approx(whole["smpl24"])
+    parts = evaluate_fits(table(moved), table({}), body)
+    for name in ("smpl24", "lsp14"):
+        assert parts[name] == pytest.approx(whole[name])
+    for name in ("pve_mm", "joint_error_px"):
+        assert parts[name] == pytest.approx(whole[name])
 
 
 def test_tables_that_do_not_fit_together(body):

@@ -32,9 +32,14 @@ def test_cost_agrees_with_scipy(mixture, rng):
         ]
     )
     prior = MaxMixturePrior(weights, means, covariances)
+    peak = max(
+        np.log(w) + multivariate_normal(m, c).logpdf(m)
+        for w, m, c in zip(weights, means, covariances, strict=True)
+    )
     got = prior.component_costs(torch.from_numpy(poses))
-    np.testing.assert_allclose(got.numpy(), -densities.T, rtol=1e-9)
-    np.testing.assert_allclose(prior(torch.from_numpy(poses)), -densities.max(0), rtol=1e-9)
+    np.testing.assert_allclose(got.numpy(), peak - densities.T, rtol=1e-9)
+    np.testing.assert_allclose(prior(torch.from_numpy(poses)), peak - densities.max(0), rtol=1e-9)
+    assert prior(torch.from_numpy(means)).min() == 0
     assert len(set(densities.argmax(0))) == 3  # every component was the best one somewhere
 
 

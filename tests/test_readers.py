@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cli.fit import KEYPOINT_FORMATS
 from fitting.files import InputError
 from fitting.people import People, check_rows, concatenate, index_within_image, is_safe_name
-from fitting.readers import read_people, recognise_format
+from fitting.readers import FORMATS, read_people, recognise_format
 from fitting.skeleton import keypoint_set
 
 
@@ -436,6 +437,44 @@ def test_npz_never_unpickles(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="numbers and strings only"):
         read_people(path)
     assert not (tmp_path / "bomb").exists()
+
+
+# --- the formats together ---
+
+
+def test_the_command_line_offers_every_format():
+    assert KEYPOINT_FORMATS == FORMATS
+
+
+def test_formats_are_told_by_content_not_by_name(tmp_path):
+    paths = {
+        "coco": write(tmp_path / "a.npz", coco_file()),
+        "openpose": write(tmp_path / "b", {"people": []}),
+        "npz": tmp_path / "c.json",
+    }
+    with paths["npz"].open("wb") as stream:
+        np.savez(stream, **plain_arrays())
+    assert {name: recognise_format(path) for name, path in paths.items()} == {
+        name: name for name in paths
+    }
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder / "x_keypoints.json", {"people": []})
+    assert recognise_format(folder) == "openpose"
+    with pytest.raises(InputError, match="none does not exist"):
+        recognise_format(tmp_path / "none")
+
+
+def test_unknown_content_is_answered_with_what_is_known(tmp_path):
+    known = "COCO's images and annotations or OpenPose's people .* or an .npz with keypoints_2d"
+    with pytest.raises(InputError, match=f"top level holds 'shapes'; expected {known}"):
+        read_people(write(tmp_path / "a.json", {"shapes": []}))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(InputError, match=f"it holds nothing; expected {known}"):
+        read_people(folder)
+    with pytest.raises(InputError, match=r"holds no \*_keypoints\.json \(it holds nothing\)"):
+        read_people(folder, keypoint_format="openpose", images=tmp_path)
 
 
 # --- files of no use ---

@@ -146,6 +146,23 @@ def test_select_rows(tmp_path):
     assert len(table.select(np.array([], dtype=int))) == 0
 
 
+def test_intrinsics(rng):
+    columns = fits_columns(3)
+    columns["cx"][1] = np.nan
+    K = build_fits(columns, METADATA).intrinsics
+    assert (K.shape, K.dtype) == ((3, 3, 3), np.float32)
+    x, y, z = rng.uniform(1, 2, 3)
+    pixels = (K @ [x, y, z] / z)[:, :2]
+    for row in (0, 2):
+        expected = [
+            columns["fx"][row] * x / z + columns["cx"][row],
+            columns["fy"][row] * y / z + columns["cy"][row],
+        ]
+        np.testing.assert_allclose(pixels[row], expected, rtol=1e-6)
+    assert np.isnan(pixels[1, 0])
+    assert build_fits(fits_columns(0), METADATA).intrinsics.shape == (0, 3, 3)
+
+
 def test_keypoints_of_two_sets_need_a_selection(tmp_path):
     for number, P in enumerate((17, 23)):
         table = build_fits(fits_columns(2, P=P), METADATA)
