@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from fitting.body import Body, BodyOutput
+from fitting.body import Body
 from fitting.camera import project_points
 from fitting.keypoints import map_keypoints
+from fitting.posing import pose_body
 from fitting.problem import BodyParams, FitProblem
 from fitting.skeleton import keypoint_set
 from priors.mocap import MocapPoses, load_mocap
@@ -141,8 +142,3 @@ def add_noise(problem: FitProblem, noise: Noise, seed: int) -> FitProblem:
     return replace(
         problem, keypoints_2d=torch.as_tensor(noisy).to(like), conf=torch.as_tensor(conf).to(like)
     )
-
-
-def pose_body(body: Body, params: BodyParams) -> BodyOutput:
-    """The posed body in the camera frame."""
-    return body(params.global_orient, params.body_pose, params.betas, params.transl)

@@ -21,8 +21,8 @@ from . import __version__
 from .body import Body, load_body
 from .detector import load_detector
 from .files import prepare_output, write_json
-from .offline import SOLVERS, PeopleFit, choose_device, fit_people
 from .images import list_images
+from .offline import SOLVERS, PeopleFit, choose_device, fit_people
 from .people import People, Problem
 from .pictures import draw_people, remove_pictures
 from .problem import Status

@@ -29,6 +29,7 @@ from priors.shape import shape_cost
 from .body import Body
 from .camera import project_points
 from .keypoints import KeypointMap, map_keypoints
+from .posing import pose_body
 from .problem import BodyParams, FitProblem, FitResult, Status
 from .robust import geman_mcclure
 from .solver import LbfgsOptions, Solution, minimize_adam, minimize_lbfgs
@@ -140,8 +141,7 @@ class _Energy:
 
     def keypoints(self, params: BodyParams) -> Tensor:
         """(b, P, 3) keypoints of the full posed mesh, camera frame, metres."""
-        posed = self.body(params.global_orient, params.body_pose, params.betas, params.transl)
-        return self.keypoint_map(posed)
+        return self.keypoint_map(pose_body(self.body, params))
 
     def residuals(self, params: BodyParams, rows: Tensor) -> Tensor:
         """(b, P, 2) projected minus seen keypoints, pixels of the crop."""

@@ -20,8 +20,8 @@ from bodies import synthetic_arrays, write_body
 from cli.main import main
 from fitting.body import load_body
 from fitting.camera import make_intrinsics, project_points
-from fitting.offline import SOLVERS
 from fitting.keypoints import map_keypoints
+from fitting.offline import SOLVERS
 from fitting.skeleton import keypoint_set
 from fitting.smplify import AdamConfig, LbfgsConfig
 from fitting.solver import LbfgsOptions

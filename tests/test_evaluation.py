@@ -142,7 +142,7 @@ def test_joints_that_a_body_lacks_are_left_out(bare_body):
 
 
 def test_a_knee_bent_by_half_a_turn(bare_body):
-    bent = columns(2)["body_pose"] * 0
+    bent = np.zeros_like(columns(2)["body_pose"])
     knee, ankle, foot = (joint_index(f"left_{name}") for name in ("knee", "ankle", "foot"))
     bent[1, 3 * (knee - 1)] = np.pi  # about x, of the second person alone
     flat = {name: np.zeros_like(columns(2)[name]) for name in ("betas", "body_pose")}
