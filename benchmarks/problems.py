@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from fitting.body import Body
+from fitting.body import Body, pose_body
 from fitting.camera import project_points
 from fitting.keypoints import map_keypoints
-from fitting.posing import pose_body
 from fitting.problem import BodyParams, FitProblem
 from fitting.skeleton import keypoint_set
 from priors.mocap import MocapPoses, load_mocap

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import roma
@@ -19,6 +19,9 @@ from torch import Tensor
 
 from .body_files import BUNDLED_BODY, BodyArrays, load_body_arrays
 from .skeleton import SMPL_PARENTS, lsp_part_of_joint
+
+if TYPE_CHECKING:
+    from .problem import BodyParams
 
 Skinning = Literal["linear", "dual_quaternion"]
 
@@ -135,6 +138,11 @@ class Body(torch.nn.Module):
         if transl is not None:
             vertices, joints = vertices + transl[:, None], joints + transl[:, None]
         return BodyOutput(vertices, joints)
+
+
+def pose_body(body: Body, params: BodyParams) -> BodyOutput:
+    """B bodies in the frame of their parameters, the camera's; metres."""
+    return body(params.global_orient, params.body_pose, params.betas, params.transl)
 
 
 def load_body(path: Path | str | None = None, *, dtype: torch.dtype = torch.float32) -> Body:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .body import Body, BodyOutput
+from .body import Body, BodyOutput, pose_body
 from .camera import project_points
 from .files import InputError
 from .keypoints import KeypointMap, map_keypoints
 from .metrics import auc, pa_mpjpe, pck, point_errors_mm, pve, relative_to_root, reprojection_error
-from .posing import params_of, pose_body
+from .posing import params_of
 from .problem import BodyParams
 from .skeleton import joint_index, keypoint_set
 from .table import FitsTable

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 
-from .body import Body
+from .body import Body, pose_body
 from .camera import project_points
 from .images import ImageError, read_image, write_image
 from .keypoints import map_keypoints
 from .overlay import CANVAS_COLOR, draw_overlay, draw_person
-from .posing import params_of, pose_body
+from .posing import params_of
 from .skeleton import keypoint_set
 from .table import FitsTable
 

@@ -1,11 +1,10 @@
-"""From a fits table to posed bodies."""
+"""From a fits table to the parameters of bodies."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .body import Body, BodyOutput
 from .problem import BodyParams
 from .table import PARAMETERS, FitsTable
 
@@ -17,8 +16,3 @@ def params_of(table: FitsTable, like: Tensor) -> BodyParams:
     """
     columns = {name: torch.from_numpy(table.column_array(name)).to(like) for name in PARAMETERS}
     return BodyParams(**columns)
-
-
-def pose_body(body: Body, params: BodyParams) -> BodyOutput:
-    """B bodies in the frame of their parameters, the camera's, metres."""
-    return body(params.global_orient, params.body_pose, params.betas, params.transl)

@@ -26,10 +26,9 @@ from priors.angles import hinge_cost
 from priors.gmm import MaxMixturePrior
 from priors.shape import shape_cost
 
-from .body import Body
+from .body import Body, pose_body
 from .camera import project_points
 from .keypoints import KeypointMap, map_keypoints
-from .posing import pose_body
 from .problem import BodyParams, FitProblem, FitResult, Status
 from .robust import geman_mcclure
 from .solver import LbfgsOptions, Solution, minimize_adam, minimize_lbfgs

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .body import Body
+from .body import Body, pose_body
 from .files import InputError, write_json
 from .meshes import write_mesh
 from .people import People
-from .posing import params_of, pose_body
+from .posing import params_of
 from .skeleton import keypoint_set
 from .table import FitsTable
 
