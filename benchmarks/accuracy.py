@@ -22,9 +22,8 @@ from fitting.body import Body, load_body
 from fitting.evaluation import body_errors
 from fitting.files import write_json
 from fitting.initial import mean_starts
-from fitting.offline import SOLVERS, choose_device
+from fitting.offline import SOLVERS, choose_device, solve
 from fitting.problem import BodyParams, FitProblem, FitResult
-from fitting.smplify import fit_smplify
 from priors.gmm import MaxMixturePrior, load_pose_prior
 
 OUTLIER_MM = 150.0
@@ -41,7 +40,7 @@ def errors_of(body: Body, params: BodyParams, truth: BodyParams) -> dict[str, np
     }
 
 
-def solve(
+def solve_all(
     body: Body, prior: MaxMixturePrior, problem: FitProblem, solver: str
 ) -> tuple[FitResult, float]:
     """Fit all people from the mean pose, batch by batch; and the seconds it took."""
@@ -50,7 +49,7 @@ def solve(
     for rows in torch.arange(len(problem)).split(BATCH):
         batch = problem.select(rows)
         starts = mean_starts(body, prior, batch)
-        parts.append(fit_smplify(body, prior, batch, starts, SOLVERS[solver]()).to("cpu"))
+        parts.append(solve(body, prior, batch, starts, SOLVERS[solver]()).to("cpu"))
     return FitResult.concatenate(parts), time.perf_counter() - began
 
 
@@ -79,7 +78,7 @@ def measure(body: Body, truth: Truth, solvers: tuple[str, ...], seed: int) -> li
     for level, noise in LEVELS.items():
         problem = add_noise(truth.problem, noise, seed + 1)
         for solver in solvers:
-            result, seconds = solve(body, prior, problem, solver)
+            result, seconds = solve_all(body, prior, problem, solver)
             errors = errors_of(body, result.params.to(body.v_template.device), truth.params)
             numbers = summarise(errors, truth.family, result, seconds)
             records.append({"solver": solver, "start": "mean", "noise": level, **numbers})

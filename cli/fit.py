@@ -53,10 +53,10 @@ KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
 )
 @click.option(
     "--solver",
-    default="adam",
+    default="lm",
     show_default=True,
-    type=click.Choice(["adam", "lbfgs"]),
-    help="SMPLify as in SPIN, or in the stages of SMPLify-X.",
+    type=click.Choice(["lm", "adam", "lbfgs"]),
+    help="Levenberg-Marquardt, or SMPLify as in SPIN or in the stages of SMPLify-X.",
 )
 @click.option(
     "--focal",

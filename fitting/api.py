@@ -24,7 +24,7 @@ def fit(
     image_size: tuple[int, int],
     keypoint_set: str = "coco17",
     focal: float | None = None,
-    solver: str = "adam",
+    solver: str = "lm",
     body: Body | Path | str | None = None,
     device: str = "auto",
     batch_size: int = 64,
@@ -37,7 +37,8 @@ def fit(
         image_size: width and height of the pictures, pixels.
         keypoint_set: name of the set of P keypoints.
         focal: pixels; none means the picture's diagonal.
-        solver: "adam" (SMPLify as in SPIN) or "lbfgs" (as in SMPLify-X).
+        solver: "lm" (Levenberg-Marquardt), or one of the published baselines: "adam" (SMPLify as in
+            SPIN) and "lbfgs" (as in SMPLify-X).
         body: SMPL-format file or a body already loaded; none means the bundled one.
         device: "auto", "cpu" or "cuda".
         batch_size: people solved side by side.

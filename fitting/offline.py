@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,32 @@ from priors.gmm import MaxMixturePrior
 from .body import Body
 from .camera import make_intrinsics
 from .initial import mean_starts
+from .map_fit import LmConfig, fit_map
 from .people import People
-from .problem import FitProblem, FitResult
+from .problem import BodyParams, FitProblem, FitResult
 from .skeleton import keypoint_set
 from .smplify import AdamConfig, LbfgsConfig, SmplifyConfig, fit_smplify
 
-SOLVERS: dict[str, Callable[[], SmplifyConfig]] = {"adam": AdamConfig, "lbfgs": LbfgsConfig}
+SolverConfig = LmConfig | SmplifyConfig
+
+SOLVERS: dict[str, Callable[[], SolverConfig]] = {
+    "lm": LmConfig,
+    "adam": AdamConfig,
+    "lbfgs": LbfgsConfig,
+}
+
+
+def solve(
+    body: Body,
+    prior: MaxMixturePrior,
+    problem: FitProblem,
+    starts: Sequence[BodyParams],
+    config: SolverConfig,
+) -> FitResult:
+    """Fit by the solver that `config` is of; arguments as those of `map_fit.fit_map`."""
+    if isinstance(config, LmConfig):
+        return fit_map(body, prior, problem, starts, config)
+    return fit_smplify(body, prior, problem, starts, config)
 
 
 def choose_device(name: str) -> torch.device:
@@ -78,7 +98,7 @@ def fit_people(
     people: People,
     body: Body,
     prior: MaxMixturePrior,
-    config: SmplifyConfig,
+    config: SolverConfig,
     *,
     focal: float | None = None,
     batch_size: int = 64,
@@ -104,7 +124,7 @@ def fit_people(
         began = time.perf_counter()
         starts = mean_starts(body, prior, problem)
         started = time.perf_counter()
-        results.append(fit_smplify(body, prior, problem, starts, config).to("cpu"))
+        results.append(solve(body, prior, problem, starts, config).to("cpu"))
         seconds["init"] += started - began
         seconds["fit"] += time.perf_counter() - started
         intrinsics.append(problem.intrinsics.cpu())

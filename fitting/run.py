@@ -65,7 +65,7 @@ class RunConfig:
     images: Path | None = None
     detector: str = "blazepose"
     body: Path | None = None
-    solver: str = "adam"
+    solver: str = "lm"
     focal: float | None = None
     device: str = "auto"
     batch_size: int = 64

@@ -16,7 +16,7 @@ in SMPLify) and the fit of lowest cost is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -29,7 +29,8 @@ from priors.shape import shape_cost
 from .body import Body, pose_body
 from .camera import project_points
 from .keypoints import KeypointMap, map_keypoints
-from .problem import BodyParams, FitProblem, FitResult, Status
+from .problem import BodyParams, FitProblem, FitResult
+from .results import fit_from_starts, make_result
 from .robust import geman_mcclure
 from .solver import LbfgsOptions, Solution, minimize_adam, minimize_lbfgs
 
@@ -108,11 +109,11 @@ def fit_smplify(
         config: which SMPLify, and its settings.
     """
     keypoint_map = map_keypoints(body, problem.keypoint_set)
-    problem = replace(problem, conf=problem.conf * keypoint_map.defined)
-    rows = torch.nonzero((problem.conf > 0).any(dim=1))[:, 0]
-    energy = _Energy(body, keypoint_map, prior, problem.select(rows), config)
-    results = [_fit_from(energy, start.select(rows)) for start in starts]
-    return _scatter(_cheapest(results), rows, len(problem))
+
+    def prepare(seen: FitProblem) -> Callable[[BodyParams], FitResult]:
+        return partial(_fit_from, _Energy(body, keypoint_map, prior, seen, config))
+
+    return fit_from_starts(problem, keypoint_map.defined, starts, prepare)
 
 
 class _Energy:
@@ -193,7 +194,9 @@ def _fit_from(energy: _Energy, start: BodyParams) -> FitResult:
         cost = partial(energy.body_cost, weights)
         params, solution = _stage(energy, params, _BODY_STAGE, cost)
         num_steps = num_steps + solution.num_steps
-    return _result(energy, params, solution, num_steps)
+    with torch.no_grad():
+        keypoints = energy.keypoints(params)
+    return make_result(energy.problem, keypoints, params, solution, num_steps)
 
 
 def _stage(
@@ -215,42 +218,3 @@ def _stage(
             packed_cost, x, num_steps=config.num_steps, step_size=config.step_size
         )
     return params.unpack(solution.x, free), solution
-
-
-def _result(
-    energy: _Energy, params: BodyParams, solution: Solution, num_steps: Tensor
-) -> FitResult:
-    with torch.no_grad():
-        pixels, _ = project_points(energy.keypoints(params), energy.problem.intrinsics)
-    error = (pixels - energy.problem.keypoints_2d).norm(dim=-1)
-    finite = solution.cost_final.isfinite() & params.pack(_ALL).isfinite().all(dim=1)
-    status = torch.where(solution.converged, int(Status.CONVERGED), int(Status.MAX_STEPS))
-    return FitResult(
-        params=params.where(finite),
-        reprojection_error=error.where(energy.problem.conf > 0, torch.nan),
-        cost_initial=solution.cost_initial,
-        cost_final=solution.cost_final,
-        num_steps=num_steps,
-        status=torch.where(finite, status, int(Status.DIVERGED)).to(torch.int32),
-    )
-
-
-_ALL = ("global_orient", "body_pose", "betas", "transl")
-
-
-def _cheapest(results: Sequence[FitResult]) -> FitResult:
-    """Per person, the result of lowest final cost."""
-    costs = torch.stack([result.cost_final.nan_to_num(torch.inf) for result in results])
-    B = costs.shape[1]
-    both = FitResult.concatenate(results)
-    best = costs.argmin(dim=0) * B + torch.arange(B, device=costs.device)
-    return both.select(best)
-
-
-def _scatter(result: FitResult, rows: Tensor, num_people: int) -> FitResult:
-    """Put the fitted people back among those with nothing seen."""
-    error = result.reprojection_error
-    nobody = FitResult.nothing_seen(1, error.shape[1], like=error)
-    position = torch.full((num_people,), len(result), device=rows.device)
-    position[rows] = torch.arange(len(rows), device=rows.device)
-    return FitResult.concatenate([result, nobody]).select(position)

@@ -10,9 +10,7 @@ import fitting
 from fitting.body import load_body
 from fitting.camera import make_intrinsics, project_points
 from fitting.keypoints import map_keypoints
-from fitting.offline import SOLVERS
 from fitting.skeleton import keypoint_set
-from fitting.smplify import AdamConfig
 
 
 @pytest.fixture
@@ -29,11 +27,10 @@ def keypoints_2d():
         return project_points(map_keypoints(body, s)(posed), K)[0].numpy()
 
 
-def test_fit_returns_parameters_that_project_onto_the_keypoints(keypoints_2d, monkeypatch):
-    monkeypatch.setitem(SOLVERS, "adam", lambda: AdamConfig(num_steps=40))
+def test_fit_returns_parameters_that_project_onto_the_keypoints(keypoints_2d):
     result = fitting.fit(keypoints_2d, image_size=(400, 300), keypoint_set="lsp14", device="cpu")
     assert result.params.body_pose.shape == (1, 69)
-    assert result.mean_reprojection_error.item() < 10
+    assert result.mean_reprojection_error.item() < 4
     assert result.params.transl[0, 2].item() == pytest.approx(4, abs=0.6)
 
 
@@ -42,7 +39,7 @@ def test_fit_returns_parameters_that_project_onto_the_keypoints(keypoints_2d, mo
     [
         ({"keypoint_set": "coco17"}, r"keypoints_2d must be \(N, 17, 2\)"),
         ({"keypoint_set": "lps14"}, "did you mean lsp14"),
-        ({"solver": "newton"}, "use one of adam, lbfgs"),
+        ({"solver": "newton"}, "use one of lm, adam, lbfgs"),
         ({"conf": np.full((1, 14), 2.0)}, "row 0.*confidence"),
         ({"image_size": (0, 300)}, "width and height"),
     ],

@@ -1,0 +1,190 @@
+"""Levenberg-Marquardt on many small problems at once.
+
+It knows nothing of bodies. A problem is a row of x (B, D); `linearise(x, rows)` gives each row's
+cost, gradient and a positive semidefinite approximation of its Hessian (Gauss-Newton for residuals,
+precisions for quadratic terms). Every row has its own damping, and a step that does not lower its
+cost is undone for that row alone. Within a block of steps all shapes are fixed and nothing is read
+back from the device; between blocks finished rows are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .solver import Solution
+
+
+class Linearised(NamedTuple):
+    """A quadratic model of each problem at x.
+
+    Attributes:
+        cost: (b,).
+        gradient: (b, D).
+        hessian: (b, D, D), symmetric and positive semidefinite.
+    """
+
+    cost: Tensor
+    gradient: Tensor
+    hessian: Tensor
+
+    def where(self, accepted: Tensor, other: Linearised) -> Linearised:
+        """Rows of this model where `accepted` (b,), of the other elsewhere."""
+        return Linearised(
+            torch.where(accepted, self.cost, other.cost),
+            torch.where(accepted[:, None], self.gradient, other.gradient),
+            torch.where(accepted[:, None, None], self.hessian, other.hessian),
+        )
+
+
+Linearise = Callable[[Tensor, Tensor], Linearised]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmOptions:
+    """Settings of `minimize_lm`."""
+
+    max_steps: int = 20
+    damping: float = 1e-2  # at the start, as a share of the Hessian's diagonal
+    damping_down: float = 0.2  # after a step that lowered the cost
+    damping_up: float = 5.0  # after one that did not
+    cost_tolerance: float = (
+        1e-4  # a row is finished when a step lowers its cost by less, relatively
+    )
+    block: int = 5  # steps between looks at which rows have finished
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1 or self.block < 1:
+            raise ValueError(
+                f"max_steps and block must be at least 1, got {self.max_steps} and {self.block}"
+            )
+
+
+_DAMPING_RANGE = (1e-7, 1e7)
+# Matrix products of fewer rows take other kernels, which round differently: a row's result would
+# depend, in its last bit, on when its neighbours finish.
+_LEAST_BATCH = 16
+_RIDGE = 1e-6  # keeps unknowns that no term touches where they are
+
+
+class _State(NamedTuple):
+    x: Tensor  # (b, D)
+    model: Linearised  # at x
+    damping: Tensor  # (b,)
+    finished: Tensor  # (b,) bool
+    num_steps: Tensor  # (b,) int32
+
+    def select(self, kept: Tensor) -> _State:
+        return _State(
+            self.x[kept],
+            Linearised(*(part[kept] for part in self.model)),
+            self.damping[kept],
+            self.finished[kept],
+            self.num_steps[kept],
+        )
+
+
+def minimize_lm(
+    linearise: Linearise, x: Tensor, options: LmOptions, *, free: Tensor | None = None
+) -> Solution:
+    """Minimise every problem by Levenberg-Marquardt (Nocedal and Wright, section 10.3).
+
+    Args:
+        linearise: (b, D), (b,) -> quadratic models.
+        x: (B, D) start; not modified.
+        options: settings.
+        free: (D,) bool, the unknowns that may change; none means all.
+    """
+    rows = torch.arange(len(x), device=x.device)
+    free = x.new_ones(x.shape[1], dtype=torch.bool) if free is None else free
+    state = _start(linearise, x, rows, options)
+    cost_initial = state.model.cost
+    found = _Found(x, cost_initial)
+    for done in range(0, options.max_steps, options.block):
+        for _ in range(min(options.block, options.max_steps - done)):
+            state = _step(linearise, state, rows, options, free)
+        found.store(state, rows)
+        if state.finished.all():
+            break
+        kept = _unfinished_first(state.finished)
+        rows, state = rows[kept], state.select(kept)
+    return Solution(
+        x=found.x,
+        cost_initial=cost_initial,
+        cost_final=found.cost,
+        num_steps=found.num_steps,
+        converged=found.finished & found.cost.isfinite(),
+    )
+
+
+class _Found:
+    """Where results are gathered in the order of the problems."""
+
+    def __init__(self, x: Tensor, cost: Tensor) -> None:
+        self.x = x.detach().clone()
+        self.cost = cost.clone()
+        self.num_steps = torch.zeros_like(cost, dtype=torch.int32)
+        self.finished = torch.zeros_like(cost, dtype=torch.bool)
+
+    def store(self, state: _State, rows: Tensor) -> None:
+        self.x[rows] = state.x
+        self.cost[rows] = state.model.cost
+        self.num_steps[rows] = state.num_steps
+        self.finished[rows] = state.finished
+
+
+def _unfinished_first(finished: Tensor) -> Tensor:
+    """Rows to go on with: the unfinished ones, and finished ones to make up the least batch."""
+    count = max(int((~finished).sum()), min(_LEAST_BATCH, len(finished)))
+    return finished.to(torch.uint8).argsort(stable=True)[:count]
+
+
+def _start(linearise: Linearise, x: Tensor, rows: Tensor, options: LmOptions) -> _State:
+    model = linearise(x, rows)
+    return _State(
+        x=x,
+        model=model,
+        damping=torch.full_like(model.cost, options.damping),
+        finished=~model.cost.isfinite(),
+        num_steps=torch.zeros_like(rows, dtype=torch.int32),
+    )
+
+
+def _step(
+    linearise: Linearise, state: _State, rows: Tensor, options: LmOptions, free: Tensor
+) -> _State:
+    """Try one damped Newton step of every row; keep it where it lowers the cost."""
+    step, solved = _solve(state.model, state.damping, free)
+    trial_x = state.x + step
+    trial = linearise(trial_x, rows)
+    # NaN compares false, so a trial that is not finite is never accepted
+    accepted = (trial.cost < state.model.cost) & solved & ~state.finished
+    fell = state.model.cost - trial.cost
+    settled = accepted & (fell <= options.cost_tolerance * state.model.cost.abs())
+    factor = torch.where(accepted, options.damping_down, options.damping_up)
+    stuck = ~accepted & (state.damping >= _DAMPING_RANGE[1])
+    return _State(
+        x=torch.where(accepted[:, None], trial_x, state.x),
+        model=trial.where(accepted, state.model),
+        damping=(state.damping * factor).clamp(*_DAMPING_RANGE),
+        finished=state.finished | settled | stuck,
+        num_steps=state.num_steps + (~state.finished).to(torch.int32),
+    )
+
+
+def _solve(model: Linearised, damping: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+    """(b, D) damped Newton steps, zero for unknowns that are not free; and where it worked."""
+    both_free = free[:, None] & free
+    damped = torch.where(both_free, model.hessian, 0.0)
+    diagonal = model.hessian.diagonal(dim1=1, dim2=2)
+    extra = torch.where(free, damping[:, None] * diagonal + _RIDGE, 1.0)
+    damped = damped + torch.diag_embed(extra)
+    factor, info = torch.linalg.cholesky_ex(damped)
+    gradient = torch.where(free, model.gradient, 0.0)
+    step = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+    solved = (info == 0) & step.isfinite().all(dim=1)
+    return torch.where(solved[:, None], step, 0.0), solved

@@ -1,0 +1,82 @@
+"""From solutions to results, the same for every solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .camera import project_points
+from .problem import BodyParams, FitProblem, FitResult, Status
+from .solver import Solution
+
+PARAMETERS = ("global_orient", "body_pose", "betas", "transl")
+
+
+def fit_from_starts(
+    problem: FitProblem,
+    defined: Tensor,
+    starts: Sequence[BodyParams],
+    prepare: Callable[[FitProblem], Callable[[BodyParams], FitResult]],
+) -> FitResult:
+    """Fit those who have a seen keypoint from every start; keep each one's fit of lowest cost.
+
+    Args:
+        problem: B people; those with nothing seen get status `NO_KEYPOINTS` and NaN parameters.
+        defined: (P,) bool, the keypoints that the body has; the others count as unseen.
+        starts: at least one initial estimate of the B people.
+        prepare: takes the people to fit, and gives the function that fits them from a start.
+    """
+    problem = replace(problem, conf=problem.conf * defined)
+    rows = torch.nonzero((problem.conf > 0).any(dim=1))[:, 0]
+    fit = prepare(problem.select(rows))
+    return _scatter(_cheapest([fit(start.select(rows)) for start in starts]), rows, len(problem))
+
+
+def make_result(
+    problem: FitProblem,
+    keypoints: Tensor,
+    params: BodyParams,
+    solution: Solution,
+    num_steps: Tensor,
+) -> FitResult:
+    """The result of B people.
+
+    Args:
+        problem: what was to be fitted.
+        keypoints: (B, P, 3) of the fitted bodies, camera frame, metres.
+        params: theirs.
+        solution: of the last stage.
+        num_steps: (B,) of all stages.
+    """
+    pixels, _ = project_points(keypoints, problem.intrinsics)
+    error = (pixels - problem.keypoints_2d).norm(dim=-1)
+    finite = solution.cost_final.isfinite() & params.pack(PARAMETERS).isfinite().all(dim=1)
+    status = torch.where(solution.converged, int(Status.CONVERGED), int(Status.MAX_STEPS))
+    return FitResult(
+        params=params.where(finite),
+        reprojection_error=error.where(problem.conf > 0, torch.nan),
+        cost_initial=solution.cost_initial,
+        cost_final=solution.cost_final,
+        num_steps=num_steps,
+        status=torch.where(finite, status, int(Status.DIVERGED)).to(torch.int32),
+    )
+
+
+def _cheapest(results: Sequence[FitResult]) -> FitResult:
+    """Per person, the result of lowest final cost."""
+    costs = torch.stack([result.cost_final.nan_to_num(torch.inf) for result in results])
+    B = costs.shape[1]
+    best = costs.argmin(dim=0) * B + torch.arange(B, device=costs.device)
+    return FitResult.concatenate(results).select(best)
+
+
+def _scatter(result: FitResult, rows: Tensor, num_people: int) -> FitResult:
+    """Put the fitted people back among those with nothing seen."""
+    error = result.reprojection_error
+    nobody = FitResult.nothing_seen(1, error.shape[1], like=error)
+    position = torch.full((num_people,), len(result), device=rows.device)
+    position[rows] = torch.arange(len(rows), device=rows.device)
+    return FitResult.concatenate([result, nobody]).select(position)

@@ -1,0 +1,261 @@
+"""Levenberg-Marquardt on textbook problems, and the posterior that it minimises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import least_squares
+
+from fitting.body import load_body, pose_body
+from fitting.camera import make_intrinsics, project_points
+from fitting.initial import mean_starts
+from fitting.keypoint_body import KeypointBody
+from fitting.keypoints import map_keypoints
+from fitting.lm import Linearised, LmOptions, minimize_lm
+from fitting.map_energy import UNKNOWNS, MapEnergy, MapWeights
+from fitting.map_fit import LmConfig, fit_map
+from fitting.problem import BodyParams, FitProblem, Status
+from fitting.skeleton import keypoint_set
+from fitting.smplify import AdamConfig, fit_smplify
+from priors.gmm import load_pose_prior
+
+PATIENT = LmOptions(max_steps=100, cost_tolerance=1e-14)
+
+
+def rosenbrock(x, rows):
+    """Residuals 10 (x2 - x1^2) and 1 - x1 (Nocedal and Wright, eq. 2.22)."""
+    r = torch.stack([10 * (x[:, 1] - x[:, 0] ** 2), 1 - x[:, 0]], dim=1)
+    zero, one = torch.zeros_like(x[:, 0]), torch.ones_like(x[:, 0])
+    J = torch.stack([torch.stack([-20 * x[:, 0], 10 * one], 1), torch.stack([-one, zero], 1)], 1)
+    return Linearised(0.5 * r.square().sum(1), (J.mT @ r[..., None])[..., 0], J.mT @ J)
+
+
+def test_solves_rosenbrock_from_the_textbook_start():
+    start = torch.tensor([[-1.2, 1.0], [0.0, 0.0], [3.0, -4.0]], dtype=torch.float64)
+    before = start.clone()
+    solution = minimize_lm(rosenbrock, start, PATIENT)
+    assert (solution.x - 1).abs().max() < 1e-6
+    assert solution.converged.all()
+    assert torch.equal(start, before)
+
+
+def curve(seed, batch=4):
+    """Fits of a exp(b t) + c to noisy points, each row its own."""
+    rng = np.random.default_rng(seed)
+    t = np.linspace(0, 1, 12)
+    truth = rng.uniform([1, -4, 0], [3, -2, 2], (batch, 3))
+    y = truth[:, :1] * np.exp(truth[:, 1:2] * t) + truth[:, 2:] + rng.normal(0, 0.05, (batch, 12))
+    T, Y = torch.from_numpy(t), torch.from_numpy(y)
+
+    def linearise(x, rows):
+        a, b, c = (v[:, None] for v in x.unbind(1))
+        e = (b * T).exp()
+        r = a * e + c - Y[rows]
+        J = torch.stack([e, a * T * e, torch.ones_like(e)], dim=2)
+        return Linearised(0.5 * r.square().sum(1), (J.mT @ r[..., None])[..., 0], J.mT @ J)
+
+    def residuals(x, row):
+        return x[0] * np.exp(x[1] * t) + x[2] - y[row]
+
+    return linearise, residuals
+
+
+def test_agrees_with_scipys_levenberg_marquardt():
+    linearise, residuals = curve(2)
+    start = torch.tensor([[2.0, -0.5, 1.0]], dtype=torch.float64).repeat(4, 1)
+    solution = minimize_lm(linearise, start, PATIENT)
+    for row in range(4):
+        public = least_squares(residuals, start[row].numpy(), method="lm", args=(row,), xtol=1e-14)
+        assert solution.cost_final[row].item() == pytest.approx(public.cost, rel=1e-8)
+
+
+def test_fixed_unknowns_stay_and_the_others_solve_the_rest():
+    linearise, residuals = curve(3)
+    start = torch.tensor([[2.0, -0.5, 1.0]], dtype=torch.float64).repeat(4, 1)
+    free = torch.tensor([True, False, True])
+    solution = minimize_lm(linearise, start, PATIENT, free=free)
+    assert (solution.x[:, 1] == -0.5).all()
+    for row in range(4):
+        public = least_squares(
+            lambda z, row=row: residuals([z[0], -0.5, z[1]], row), [2.0, 1.0], method="lm"
+        )
+        np.testing.assert_allclose(solution.x[row, [0, 2]], public.x, atol=1e-6)
+
+
+@pytest.mark.parametrize("fault", ["nan", "inf", "indefinite", "huge"])
+def test_a_bad_problem_never_changes_its_neighbours(fault):
+    linearise, _ = curve(4)
+    start = torch.tensor([[2.0, -0.5, 1.0]], dtype=torch.float64).repeat(4, 1)
+
+    def spoilt(x, rows):
+        model, bad = linearise(x, rows), rows == 2
+        change = {
+            "nan": lambda m: Linearised(*(p * torch.nan for p in m)),
+            "inf": lambda m: Linearised(m.cost, m.gradient * torch.inf, m.hessian),
+            "indefinite": lambda m: Linearised(m.cost, m.gradient, -m.hessian),
+            "huge": lambda m: Linearised(*(p * 1e200 for p in m)),
+        }[fault](model)
+        return change.where(bad, model)
+
+    good, other = minimize_lm(linearise, start, PATIENT), minimize_lm(spoilt, start, PATIENT)
+    kept = torch.tensor([0, 1, 3])
+    assert torch.equal(good.x[kept], other.x[kept])
+    assert other.x.isfinite().all()
+
+
+def test_costs_never_rise_and_steps_are_counted():
+    linearise, _ = curve(5)
+    start = torch.tensor([[2.0, -0.5, 1.0]], dtype=torch.float64).repeat(4, 1)
+    previous = linearise(start, torch.arange(4)).cost
+    for max_steps in (1, 2, 4, 8):
+        solution = minimize_lm(linearise, start, LmOptions(max_steps=max_steps))
+        assert (solution.cost_final <= previous).all()
+        assert (solution.num_steps <= max_steps).all()
+        previous = solution.cost_final
+
+
+# --- The posterior ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def body():
+    return load_body(dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return load_pose_prior(dtype=torch.float64)
+
+
+def people(body, prior, batch=3, seed=0, name="coco17"):
+    """Problems with poses drawn from the prior's first component, and their truth."""
+    generator = torch.Generator().manual_seed(seed)
+    s = keypoint_set(name)
+    params = BodyParams(
+        global_orient=torch.tensor([[torch.pi, 0.0, 0.0]]).repeat(batch, 1).double(),
+        body_pose=prior.means[0]
+        + torch.linalg.solve_triangular(
+            prior.precision_factor[0].mT,
+            torch.randn(batch, 69, 1, generator=generator).double(),
+            upper=True,
+        )[..., 0],
+        betas=torch.randn(batch, 10, generator=generator).double(),
+        transl=torch.tensor([[0.2, 0.1, 5.0]]).repeat(batch, 1).double(),
+    )
+    size = torch.tensor([[640.0, 480.0]]).repeat(batch, 1).double()
+    K = make_intrinsics(size)
+    pixels, _ = project_points(map_keypoints(body, s)(pose_body(body, params)), K)
+    conf = torch.rand(batch, len(s), generator=generator).double()
+    problem = FitProblem(
+        keypoint_set=s, keypoints_2d=pixels, conf=conf, intrinsics=K, image_size=size
+    )
+    return problem, params
+
+
+def energy_of(body, prior, problem):
+    keypoint_body = KeypointBody(body, map_keypoints(body, problem.keypoint_set))
+    return MapEnergy(keypoint_body, prior, problem, MapWeights())
+
+
+def test_gradient_is_that_of_the_cost(body, prior):
+    problem, params = people(body, prior)
+    energy, rows = energy_of(body, prior, problem), torch.arange(3)
+    x = params.pack(UNKNOWNS)
+    x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).double()
+    for blur in (1.0, 3.0):
+        model = energy.linearise(x, rows, blur=blur)
+        for column in [0, 1, 2, 3, 12, 40, 55, 58, 72, 80, 82, 83, 84]:
+            step = torch.zeros_like(x)
+            step[:, column] = 1e-6
+            ahead, back = (energy.linearise(x + s, rows, blur=blur).cost for s in (step, -step))
+            expected = (ahead - back) / 2e-6
+            torch.testing.assert_close(model.gradient[:, column], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_cost_is_the_documented_one(body, prior):
+    """Written out once more in NumPy."""
+    problem, params = people(body, prior, 1)
+    x = params.pack(UNKNOWNS)
+    x[:, -3:] += 0.1
+    got = energy_of(body, prior, problem).linearise(x, torch.tensor([0])).cost.item()
+    moved = params.unpack(x, UNKNOWNS)
+    pixels, _ = project_points(
+        map_keypoints(body, problem.keypoint_set)(pose_body(body, moved)), problem.intrinsics
+    )
+    seen = problem.keypoints_2d[0].numpy()
+    s = (((pixels[0].numpy() - seen) / (0.02 * np.ptp(seen, axis=0).max())) ** 2).sum(1)
+    pose = moved.body_pose[0].numpy()
+    hinges = np.exp(2 * pose[[52, 55, 9, 12]] * [1, -1, -1, -1]).sum()
+    expected = (
+        0.5 * (problem.conf[0].numpy() * s / (1 + s / 16)).sum()
+        + 0.2 * prior(moved.body_pose).item()
+        + hinges
+        + 0.5 * (moved.betas**2).sum().item()
+    )
+    assert got == pytest.approx(expected, rel=1e-9)
+
+
+def test_hessian_is_positive_definite_with_the_priors(body, prior):
+    problem, params = people(body, prior)
+    model = energy_of(body, prior, problem).linearise(params.pack(UNKNOWNS), torch.arange(3))
+    torch.testing.assert_close(model.hessian, model.hessian.mT)
+    assert (torch.linalg.eigvalsh(model.hessian) > 0).all()
+
+
+def test_fits_are_closer_to_the_truth_than_smplifys(body, prior):
+    problem, true = people(body, prior, 4)
+    problem = replace(problem, conf=torch.ones_like(problem.conf))
+    starts = mean_starts(body, prior, problem)
+    ours = fit_map(body, prior, problem, starts, LmConfig())
+    theirs = fit_smplify(body, prior, problem, starts, AdamConfig())
+    joints = pose_body(body, true).joints
+
+    def error(result):
+        got = pose_body(body, result.params).joints
+        return ((got - got[:, :1]) - (joints - joints[:, :1])).norm(dim=-1).mean()
+
+    assert error(ours) < 0.85 * error(theirs)
+    assert set(ours.status.tolist()) <= {Status.CONVERGED, Status.MAX_STEPS}
+
+
+def test_people_without_keypoints_and_single_keypoints(body, prior):
+    problem, _ = people(body, prior, 3)
+    problem.conf[0] = 0
+    problem.conf[1, 1:] = 0
+    problem.conf[1, 0] = 1
+    result = fit_map(body, prior, problem, mean_starts(body, prior, problem), LmConfig())
+    assert result.status[0] == Status.NO_KEYPOINTS
+    assert result.params.transl[1:].isfinite().all()
+    empty = problem.select(torch.tensor([], dtype=torch.long))
+    assert len(fit_map(body, prior, empty, mean_starts(body, prior, empty), LmConfig())) == 0
+
+
+@pytest.mark.parametrize("batch", [3, 20])
+def test_neighbours_do_not_change_a_fit_by_a_bit(batch, body, prior):
+    """Though they finish sooner or later, and finished people are left out of the batch."""
+    problem, _ = people(body, prior, batch)
+    wild = replace(problem, keypoints_2d=problem.keypoints_2d.clone())
+    wild.keypoints_2d[1] = 1e6 * torch.rand(17, 2).double()
+    wild.keypoints_2d[2:-1] = problem.keypoints_2d[2:-1].flip(0)
+    one, other = (
+        fit_map(body, prior, p, mean_starts(body, prior, p), LmConfig()) for p in (problem, wild)
+    )
+    for row in (0, -1):
+        assert torch.equal(one.params.body_pose[row], other.params.body_pose[row])
+    assert other.params.transl.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LmOptions(max_steps=0), "at least 1"),
+        (lambda: MapWeights(noise=0), "noise must be positive"),
+        (lambda: LmConfig(steps=(1, 2)), "as long as each other"),
+    ],
+)
+def test_wrong_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
