@@ -3,7 +3,7 @@
     python tools/make_demo.py OUT_DIR
 
 Writes pictures of the bundled body in motion-captured poses (tools/demo_poses.json), dressed by
-body part, in drawn surroundings, with the true parameters in `truth.npz`, and the photograph of
+body part, in drawn surroundings, with the true parameters in `truth.parquet`, and the photograph of
 Eileen Collins (NASA, public domain) that scikit-image ships, of which no truth is known.
 """
 
@@ -23,10 +23,13 @@ from scipy.spatial.transform import Rotation
 from fitting.body import Body, load_body
 from fitting.images import write_image
 from fitting.rasterizer import Light, render_mesh, vertex_normals
+from fitting.skeleton import keypoint_set
+from fitting.table import build_fits, write_fits
 
 FloatArray = NDArray[np.floating]
 Rgb = tuple[float, float, float]
 
+KEYPOINTS = "smpl24"
 POSES = Path(__file__).with_name("demo_poses.json")
 LIGHT = Light(direction=(-0.5, -1.0, -0.9), ambient=0.3)
 WALL_DISTANCE = 1.6  # metres behind the person
@@ -106,18 +109,18 @@ SCENES = (
 @click.argument("out_dir", type=click.Path(path_type=Path))
 @click.option("--seed", default=7, show_default=True, help="Of body shapes and picture noise.")
 def main(out_dir: Path, seed: int) -> None:
-    """Write the example pictures and truth.npz into OUT_DIR."""
+    """Write the example pictures and truth.parquet into OUT_DIR."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    people = make_demo(out_dir, np.random.default_rng(seed))
-    write_truth(out_dir / "truth.npz", people)
+    body = load_body(dtype=torch.float64)
+    people = make_demo(out_dir, body, np.random.default_rng(seed))
+    write_truth(out_dir / "truth.parquet", people, body)
     write_photograph(out_dir / "astronaut.jpg")
     click.echo(f"{len(people) + 1} pictures -> {out_dir}")
 
 
-def make_demo(out_dir: Path, rng: np.random.Generator) -> list[Person]:
+def make_demo(out_dir: Path, body: Body, rng: np.random.Generator) -> list[Person]:
     """Draw every picture of `SCENES` into a folder and return the people in them, in order."""
     poses = json.loads(POSES.read_text("utf-8"))["poses"]
-    body = load_body(dtype=torch.float64)
     people = []
     for scene in SCENES:
         pose = np.array(poses[scene.pose]["rotvec"]).reshape(24, 3)
@@ -128,23 +131,35 @@ def make_demo(out_dir: Path, rng: np.random.Generator) -> list[Person]:
     return people
 
 
-def write_truth(path: Path, people: list[Person]) -> None:
-    """Write the true parameters of `SCENES`, one row per picture, as a NumPy archive."""
+def write_truth(path: Path, people: list[Person], body: Body) -> None:
+    """Write the true parameters of `SCENES` as a fits table, one row per picture."""
+    N, P = len(people), len(keypoint_set(KEYPOINTS))
     intrinsics = np.stack([person.intrinsics for person in people])
-    np.savez(
-        path,
-        image=np.array([scene.name for scene in SCENES]),
-        global_orient=np.stack([person.global_orient for person in people]),
-        body_pose=np.stack([person.body_pose for person in people]),
-        betas=np.stack([person.betas for person in people]),
-        transl=np.stack([person.transl for person in people]),
-        fx=intrinsics[:, 0, 0],
-        fy=intrinsics[:, 1, 1],
-        cx=intrinsics[:, 0, 2],
-        cy=intrinsics[:, 1, 2],
-        width=np.array([scene.image_size[0] for scene in SCENES]),
-        height=np.array([scene.image_size[1] for scene in SCENES]),
-    )
+    nothing = np.full(N, np.nan)
+    columns = {
+        "image": np.array([scene.name for scene in SCENES]),
+        "person": np.zeros(N, dtype=np.int32),
+        "annotation_id": np.arange(N),
+        "width": np.array([scene.image_size[0] for scene in SCENES]),
+        "height": np.array([scene.image_size[1] for scene in SCENES]),
+        "keypoint_set": np.full(N, KEYPOINTS),
+        "keypoints_2d": np.zeros((N, 3 * P)),  # the truth is the body; the pictures are the input
+        "global_orient": np.stack([person.global_orient for person in people]),
+        "body_pose": np.stack([person.body_pose for person in people]),
+        "betas": np.stack([person.betas for person in people]),
+        "transl": np.stack([person.transl for person in people]),
+        "fx": intrinsics[:, 0, 0],
+        "fy": intrinsics[:, 1, 1],
+        "cx": intrinsics[:, 0, 2],
+        "cy": intrinsics[:, 1, 2],
+        "reprojection_error_px": nothing,
+        "cost_initial": nothing,
+        "cost_final": nothing,
+        "num_steps": np.zeros(N, dtype=np.int32),
+        "status": np.full(N, "truth"),
+        "init": np.full(N, "truth"),
+    }
+    write_fits(path, build_fits(columns, {"body_sha256": body.sha256}))
 
 
 def write_photograph(path: Path) -> None:
