@@ -73,7 +73,7 @@ def test_the_command_line_starts_without_the_heavy_packages():
 
 
 def test_help_answers_at_once():
-    """Half a second is promised; a shared, busy machine is given twice that, at its best of five."""
+    """Half a second is promised; a shared, busy machine is given twice that, best of five."""
     command = [sys.executable, "-c", "from cli.main import main; main(['--help'])"]
     seconds = []
     for _ in range(5):
