@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 from fitting.body import load_body, pose_body
 from fitting.images import read_image
@@ -22,12 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     pytest.importorskip("skimage")
-    spec = importlib.util.spec_from_file_location("make_demo", ROOT / "tools" / "make_demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     folder = tmp_path_factory.mktemp("demo")
-    done = CliRunner().invoke(module.main, [str(folder)], catch_exceptions=False)
-    assert done.exit_code == 0
+    command = [sys.executable, "tools/make_demo.py", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
     return folder
 
 
