@@ -51,6 +51,8 @@ FITS_SCHEMA = pa.schema(
 LIST_LENGTHS = {
     "global_orient": 3, "body_pose": 69, "betas": 10, "transl": 3, "joint_std_mm": 24,
 }  # fmt: skip
+# Arrow's own mapping, to_pandas_dtype, imports pandas, which is not a dependency.
+_NUMPY_TYPES = {pa.int32(): np.int32, pa.int64(): np.int64, pa.float32(): np.float32}
 PARAMETERS = ("global_orient", "body_pose", "betas", "transl")
 
 
@@ -88,7 +90,7 @@ class FitsTable:
             return _array_from_lists(column, name, LIST_LENGTHS.get(name))
         if kind == pa.string():
             return np.array(column.to_pylist(), dtype=np.str_)
-        return np.array(column.to_numpy(zero_copy_only=False), dtype=kind.to_pandas_dtype())
+        return np.array(column.to_numpy(zero_copy_only=False), dtype=_NUMPY_TYPES[kind])
 
     @property
     def has_parameters(self) -> np.ndarray:
