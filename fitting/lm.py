@@ -65,13 +65,15 @@ class LmOptions:
 
 
 _DAMPING_RANGE = (1e-7, 1e7)
-# Matrix products of fewer rows take other kernels, which round differently: a row's result would
-# depend, in its last bit, on when its neighbours finish.
-_LEAST_BATCH = 16
+# Matrix products treat rows beyond a multiple of this by other kernels, which round differently: a
+# row's last bit would depend on its place in the batch, and so on when its neighbours finish.
+_TILE = 4
 _RIDGE = 1e-6  # keeps unknowns that no term touches where they are
 
 
 class _State(NamedTuple):
+    row: Tensor  # (b,) which problem each row is
+    slot: Tensor  # (b,) where its result goes: its row, or beyond the last for padding
     x: Tensor  # (b, D)
     model: Linearised  # at x
     damping: Tensor  # (b,)
@@ -79,13 +81,8 @@ class _State(NamedTuple):
     num_steps: Tensor  # (b,) int32
 
     def select(self, kept: Tensor) -> _State:
-        return _State(
-            self.x[kept],
-            Linearised(*(part[kept] for part in self.model)),
-            self.damping[kept],
-            self.finished[kept],
-            self.num_steps[kept],
-        )
+        parts = {name: part[kept] for name, part in self._asdict().items() if name != "model"}
+        return _State(model=Linearised(*(part[kept] for part in self.model)), **parts)
 
 
 def minimize_lm(
@@ -99,75 +96,82 @@ def minimize_lm(
         options: settings.
         free: (D,) bool, the unknowns that may change; none means all.
     """
-    rows = torch.arange(len(x), device=x.device)
     free = x.new_ones(x.shape[1], dtype=torch.bool) if free is None else free
-    state = _start(linearise, x, rows, options)
-    cost_initial = state.model.cost
-    found = _Found(x, cost_initial)
+    state = _start(linearise, x, options)
+    found = _Found(x, state)
     for done in range(0, options.max_steps, options.block):
         for _ in range(min(options.block, options.max_steps - done)):
-            state = _step(linearise, state, rows, options, free)
-        found.store(state, rows)
+            state = _step(linearise, state, options, free)
+        found.store(state)
         if state.finished.all():
             break
-        kept = _unfinished_first(state.finished)
-        rows, state = rows[kept], state.select(kept)
-    return Solution(
-        x=found.x,
-        cost_initial=cost_initial,
-        cost_final=found.cost,
-        num_steps=found.num_steps,
-        converged=found.finished & found.cost.isfinite(),
-    )
+        state = state.select(_unfinished_first(state.finished))
+    return found.solution()
 
 
 class _Found:
-    """Where results are gathered in the order of the problems."""
+    """Where results are gathered in the order of the problems, with one place more for padding."""
 
-    def __init__(self, x: Tensor, cost: Tensor) -> None:
-        self.x = x.detach().clone()
-        self.cost = cost.clone()
-        self.num_steps = torch.zeros_like(cost, dtype=torch.int32)
-        self.finished = torch.zeros_like(cost, dtype=torch.bool)
+    def __init__(self, x: Tensor, state: _State) -> None:
+        B = len(x)
+        self.cost_initial = state.model.cost[:B]
+        self.x = torch.cat([x, x.new_zeros(1, x.shape[1])])
+        self.cost = x.new_zeros(B + 1)
+        self.num_steps = state.num_steps.new_zeros(B + 1)
+        self.finished = state.finished.new_zeros(B + 1)
+        self.store(state)
 
-    def store(self, state: _State, rows: Tensor) -> None:
-        self.x[rows] = state.x
-        self.cost[rows] = state.model.cost
-        self.num_steps[rows] = state.num_steps
-        self.finished[rows] = state.finished
+    def store(self, state: _State) -> None:
+        self.x[state.slot] = state.x
+        self.cost[state.slot] = state.model.cost
+        self.num_steps[state.slot] = state.num_steps
+        self.finished[state.slot] = state.finished
+
+    def solution(self) -> Solution:
+        return Solution(
+            x=self.x[:-1],
+            cost_initial=self.cost_initial,
+            cost_final=self.cost[:-1],
+            num_steps=self.num_steps[:-1],
+            converged=self.finished[:-1] & self.cost[:-1].isfinite(),
+        )
 
 
 def _unfinished_first(finished: Tensor) -> Tensor:
-    """Rows to go on with: the unfinished ones, and finished ones to make up the least batch."""
-    count = max(int((~finished).sum()), min(_LEAST_BATCH, len(finished)))
-    return finished.to(torch.uint8).argsort(stable=True)[:count]
+    """Rows to go on with: the unfinished, made up to whole tiles by finished ones."""
+    count = int((~finished).sum())
+    return finished.to(torch.uint8).argsort(stable=True)[: count + -count % _TILE]
 
 
-def _start(linearise: Linearise, x: Tensor, rows: Tensor, options: LmOptions) -> _State:
-    model = linearise(x, rows)
+def _start(linearise: Linearise, x: Tensor, options: LmOptions) -> _State:
+    """All problems, made up to whole tiles by copies of the last one, which are finished."""
+    B = len(x)
+    position = torch.arange(B + -B % _TILE, device=x.device)
+    row = position.clamp(max=B - 1)
+    model = linearise(x[row], row)
     return _State(
-        x=x,
+        row=row,
+        slot=position.clamp(max=B),
+        x=x[row],
         model=model,
         damping=torch.full_like(model.cost, options.damping),
-        finished=~model.cost.isfinite(),
-        num_steps=torch.zeros_like(rows, dtype=torch.int32),
+        finished=~model.cost.isfinite() | (position >= B),
+        num_steps=torch.zeros_like(row, dtype=torch.int32),
     )
 
 
-def _step(
-    linearise: Linearise, state: _State, rows: Tensor, options: LmOptions, free: Tensor
-) -> _State:
+def _step(linearise: Linearise, state: _State, options: LmOptions, free: Tensor) -> _State:
     """Try one damped Newton step of every row; keep it where it lowers the cost."""
     step, solved = _solve(state.model, state.damping, free)
     trial_x = state.x + step
-    trial = linearise(trial_x, rows)
+    trial = linearise(trial_x, state.row)
     # NaN compares false, so a trial that is not finite is never accepted
     accepted = (trial.cost < state.model.cost) & solved & ~state.finished
     fell = state.model.cost - trial.cost
     settled = accepted & (fell <= options.cost_tolerance * state.model.cost.abs())
     factor = torch.where(accepted, options.damping_down, options.damping_up)
     stuck = ~accepted & (state.damping >= _DAMPING_RANGE[1])
-    return _State(
+    return state._replace(
         x=torch.where(accepted[:, None], trial_x, state.x),
         model=trial.where(accepted, state.model),
         damping=(state.damping * factor).clamp(*_DAMPING_RANGE),

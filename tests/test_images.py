@@ -80,7 +80,9 @@ def test_orientation_6_puts_the_stored_first_column_on_top(
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "YCbCr"])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / f"{mode}.tif" if mode in ("CMYK", "YCbCr") else tmp_path / f"{mode}.png"
+    # some releases of Pillow cannot read back the YCbCr TIFF that they wrote
+    suffix = {"CMYK": "tif", "YCbCr": "jpg"}.get(mode, "png")
+    path = tmp_path / f"{mode}.{suffix}"
     Image.new("RGB", (3, 2), "white").convert(mode).save(path)
     np.testing.assert_array_equal(read_image(path), np.full((2, 3, 3), 255, np.uint8))
 
