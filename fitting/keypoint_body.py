@@ -124,7 +124,7 @@ class KeypointBody(torch.nn.Module):
         return KeypointJacobian(
             keypoints=posed.keypoints,
             pose=pose.flatten(3),
-            betas=torch.einsum("pq,bqck->bpck", self.sum_pairs, posed.by_betas),
+            betas=(self.sum_pairs @ posed.by_betas.flatten(2)).unflatten(2, (3, 10)),
             transl=self.transl_share,
         )
 
@@ -171,7 +171,9 @@ class KeypointBody(torch.nn.Module):
         by_feature = self.pose_offsets.unflatten(2, (23, 9)).permute(2, 0, 1, 3).flatten(1, 2)
         moved = (by_feature @ by_angle).unflatten(2, (-1, 3))  # (B, 23, Q, 3, 3)
         turned = posed.rotations[:, None, self.pair_joint] @ moved
-        summed = torch.einsum("pq,bjqcd->bpcjd", self.sum_pairs, turned)
+        # (B, Q, 3 * 23 * 3), so that each person's sum is a product of their own
+        columns = turned.permute(0, 2, 3, 1, 4).flatten(2)
+        summed = (self.sum_pairs @ columns).unflatten(2, (3, 23, 3))
         return torch.cat([torch.zeros_like(summed[:, :, :, :1]), summed], dim=3)
 
 

@@ -65,15 +65,11 @@ class LmOptions:
 
 
 _DAMPING_RANGE = (1e-7, 1e7)
-# Matrix products treat rows beyond a multiple of this by other kernels, which round differently: a
-# row's last bit would depend on its place in the batch, and so on when its neighbours finish.
-_TILE = 4
 _RIDGE = 1e-6  # keeps unknowns that no term touches where they are
 
 
 class _State(NamedTuple):
     row: Tensor  # (b,) which problem each row is
-    slot: Tensor  # (b,) where its result goes: its row, or beyond the last for padding
     x: Tensor  # (b, D)
     model: Linearised  # at x
     damping: Tensor  # (b,)
@@ -98,64 +94,52 @@ def minimize_lm(
     """
     free = x.new_ones(x.shape[1], dtype=torch.bool) if free is None else free
     state = _start(linearise, x, options)
-    found = _Found(x, state)
+    found = _Found(state)
     for done in range(0, options.max_steps, options.block):
         for _ in range(min(options.block, options.max_steps - done)):
             state = _step(linearise, state, options, free)
         found.store(state)
-        if state.finished.all():
+        state = state.select(~state.finished)
+        if len(state.row) == 0:
             break
-        state = state.select(_unfinished_first(state.finished))
     return found.solution()
 
 
 class _Found:
-    """Where results are gathered in the order of the problems, with one place more for padding."""
+    """Where results are gathered in the order of the problems."""
 
-    def __init__(self, x: Tensor, state: _State) -> None:
-        B = len(x)
-        self.cost_initial = state.model.cost[:B]
-        self.x = torch.cat([x, x.new_zeros(1, x.shape[1])])
-        self.cost = x.new_zeros(B + 1)
-        self.num_steps = state.num_steps.new_zeros(B + 1)
-        self.finished = state.finished.new_zeros(B + 1)
-        self.store(state)
+    def __init__(self, state: _State) -> None:
+        self.cost_initial = state.model.cost
+        self.x = state.x.clone()
+        self.cost = state.model.cost.clone()
+        self.num_steps = state.num_steps.clone()
+        self.finished = state.finished.clone()
 
     def store(self, state: _State) -> None:
-        self.x[state.slot] = state.x
-        self.cost[state.slot] = state.model.cost
-        self.num_steps[state.slot] = state.num_steps
-        self.finished[state.slot] = state.finished
+        self.x[state.row] = state.x
+        self.cost[state.row] = state.model.cost
+        self.num_steps[state.row] = state.num_steps
+        self.finished[state.row] = state.finished
 
     def solution(self) -> Solution:
         return Solution(
-            x=self.x[:-1],
+            x=self.x,
             cost_initial=self.cost_initial,
-            cost_final=self.cost[:-1],
-            num_steps=self.num_steps[:-1],
-            converged=self.finished[:-1] & self.cost[:-1].isfinite(),
+            cost_final=self.cost,
+            num_steps=self.num_steps,
+            converged=self.finished & self.cost.isfinite(),
         )
 
 
-def _unfinished_first(finished: Tensor) -> Tensor:
-    """Rows to go on with: the unfinished, made up to whole tiles by finished ones."""
-    count = int((~finished).sum())
-    return finished.to(torch.uint8).argsort(stable=True)[: count + -count % _TILE]
-
-
 def _start(linearise: Linearise, x: Tensor, options: LmOptions) -> _State:
-    """All problems, made up to whole tiles by copies of the last one, which are finished."""
-    B = len(x)
-    position = torch.arange(B + -B % _TILE, device=x.device)
-    row = position.clamp(max=B - 1)
-    model = linearise(x[row], row)
+    row = torch.arange(len(x), device=x.device)
+    model = linearise(x, row)
     return _State(
         row=row,
-        slot=position.clamp(max=B),
-        x=x[row],
+        x=x.detach().clone(),
         model=model,
         damping=torch.full_like(model.cost, options.damping),
-        finished=~model.cost.isfinite() | (position >= B),
+        finished=~model.cost.isfinite(),
         num_steps=torch.zeros_like(row, dtype=torch.int32),
     )
 

@@ -234,17 +234,18 @@ def test_people_without_keypoints_and_single_keypoints(body, prior):
 
 
 @pytest.mark.parametrize("batch", [3, 20])
-def test_neighbours_do_not_change_a_fit_by_a_bit(batch, body, prior):
-    """Though they finish sooner or later, and finished people are left out of the batch."""
+def test_neighbours_do_not_change_a_fit(batch, body, prior):
+    """But for rounding: matrix products of other batch sizes add up in another order."""
     problem, _ = people(body, prior, batch)
     wild = replace(problem, keypoints_2d=problem.keypoints_2d.clone())
-    wild.keypoints_2d[1] = 1e6 * torch.rand(17, 2).double()
+    generator = torch.Generator().manual_seed(5)
+    wild.keypoints_2d[1] = 1e6 * torch.rand(17, 2, generator=generator).double()
     wild.keypoints_2d[2:-1] = problem.keypoints_2d[2:-1].flip(0)
     one, other = (
         fit_map(body, prior, p, mean_starts(body, prior, p), LmConfig()) for p in (problem, wild)
     )
-    for row in (0, -1):
-        assert torch.equal(one.params.body_pose[row], other.params.body_pose[row])
+    change = (one.params.body_pose - other.params.body_pose)[[0, -1]].abs().max()
+    assert change < 1e-9
     assert other.params.transl.isfinite().all()
 
 
