@@ -97,8 +97,7 @@ def prepare_output(folder: Path | str, *, overwrite: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if not overwrite and any(folder.iterdir()):
             raise OutputError(
-                f"{folder} already holds files; choose another folder, --overwrite it, or "
-                "--resume the run"
+                f"{folder} already holds files; choose another folder or pass --overwrite"
             )
         probe = folder / f".{secrets.token_hex(6)}.tmp"
         probe.touch(exist_ok=False)

@@ -79,8 +79,8 @@ class Person:
 
 SCENES = (
     Scene(
-        name="waving.jpg", pose="waving", image_size=(640, 800), yaw_deg=-10, tilt_deg=4,
-        fill=0.84, centre=0.52, wall=(0.80, 0.76, 0.70), floor=(0.62, 0.46, 0.32),
+        name="waving.jpg", pose="waving", image_size=(640, 800), yaw_deg=-25, tilt_deg=4,
+        fill=0.84, centre=0.58, wall=(0.80, 0.76, 0.70), floor=(0.62, 0.46, 0.32),
         outfit=Outfit(skin=(0.86, 0.66, 0.54), hair=(0.22, 0.14, 0.09), shirt=(0.75, 0.20, 0.18),
                       trousers=(0.17, 0.22, 0.36), shoes=(0.92, 0.92, 0.90)),
     ),
