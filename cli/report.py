@@ -45,7 +45,7 @@ def write_report(output: Path) -> None:
         raise InputError(
             f"{output}: run.json is missing or damaged; run fit-cli fit again"
         ) from error
-    rows = list(_page_rows(table, output))
+    rows = list(_page_rows(table, output)) if len(table) else []
     write_page(output / PAGE_NAME, rows, summary=summarize(rows), problems=problems)
 
 

@@ -20,7 +20,7 @@ from priors.gmm import load_pose_prior
 from . import __version__
 from .body import Body, load_body
 from .detector import load_detector
-from .files import prepare_output, write_json
+from .files import InputError, prepare_output, write_json
 from .images import list_images
 from .offline import SOLVERS, PeopleFit, choose_device, fit_people
 from .people import People, Problem
@@ -112,6 +112,8 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     Raises:
         ValueError, OSError: nothing could be done; the message is one sentence with the fix.
     """
+    if not config.input.exists():
+        raise InputError(f"{config.input}: no such file or folder; check the path of the input")
     torch.manual_seed(config.seed)
     output = prepare_output(config.output, overwrite=config.overwrite)
     clock = _Clock()
@@ -193,7 +195,7 @@ def make_table(
         "width": people.width,
         "height": people.height,
         "keypoint_set": np.full(N, people.keypoint_set),
-        "keypoints_2d": triplets.reshape(N, -1),
+        "keypoints_2d": triplets.reshape(N, triplets.shape[1] * 3),
         "global_orient": result.params.global_orient.numpy(),
         "body_pose": result.params.body_pose.numpy(),
         "betas": result.params.betas.numpy(),

@@ -206,6 +206,17 @@ def test_a_bad_row_is_named_and_the_others_are_fitted(reason, fit_cli, keypoints
     assert problem["reason"] in err
 
 
+def test_a_file_of_bad_rows_only_leaves_an_empty_table(fit_cli, keypoints, tmp_path):
+    bad = coco(keypoints, names=("a.jpg",), **with_value(keypoints, 2, 1.5))
+    for name, document in (("bad", bad), ("none", {**bad, "annotations": []})):
+        file, out = write(tmp_path / f"{name}.json", document), tmp_path / name
+        code, said, _ = fit_cli(file, "-o", out)
+        assert code == (1 if name == "bad" else 0)
+        assert "0 of 0 people fitted" in said
+        assert len(read_fits(out)) == 0
+        assert (out / "report.html").is_file()
+
+
 def test_an_absent_picture_is_named_and_its_people_are_fitted(
     fit_cli, keypoints, pictures, tmp_path
 ):
@@ -262,7 +273,8 @@ def test_unusable_inputs_are_refused_in_one_sentence(fit_cli, keypoints, picture
     out = tmp_path / "out"
     empty = tmp_path / "empty"
     empty.mkdir()
-    refuse(fit_cli, tmp_path / "absent", "-o", out, match="absent")
+    refuse(fit_cli, tmp_path / "absent", "-o", out, match="absent: no such file or folder")
+    assert not out.exists()
     refuse(fit_cli, empty, "-o", out, "--overwrite", match="empty")
     refuse(
         fit_cli,
