@@ -115,12 +115,12 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     if not config.input.exists():
         raise InputError(f"{config.input}: no such file or folder; check the path of the input")
     torch.manual_seed(config.seed)
-    output = prepare_output(config.output, overwrite=config.overwrite)
     clock = _Clock()
     device = choose_device(config.device)
     with clock.time("load"):
         body = load_body(config.body)
         prior = load_pose_prior().to(device)
+    output = prepare_output(config.output, overwrite=config.overwrite)
     found = _find_people(config, clock, progress)
     count = len(found.people)
     fit = fit_people(

@@ -315,6 +315,7 @@ def test_a_hostile_body_runs_nothing(fit_cli, keypoints, tmp_path):
     file, body = write(tmp_path / "k.json", coco(keypoints)), tmp_path / "body.pkl"
     body.write_bytes(pickle.dumps({**synthetic_arrays(), "extra": Bomb(tmp_path / "ran")}))
     refuse(fit_cli, file, "-o", tmp_path / "out", "--body", body, match="refused")
+    assert not (tmp_path / "out").exists()
     refuse(fit_cli, "body", "info", body, match="refused")
     assert not (tmp_path / "ran").exists()
 
