@@ -22,8 +22,7 @@ from .keypoint_body import KeypointBody
 from .lm import Linearised
 from .problem import FitProblem
 
-# The unknowns x (B, 85), in this order.
-UNKNOWNS = ("global_orient", "body_pose", "betas", "transl")
+# Of the unknowns x (B, 85): `problem.PARAMETERS`, side by side.
 SIZES = (3, 69, 10, 3)
 _POSE, _BETAS = slice(3, 72), slice(72, 82)
 

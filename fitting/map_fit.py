@@ -14,8 +14,8 @@ from .body import Body
 from .keypoint_body import KeypointBody
 from .keypoints import map_keypoints
 from .lm import LmOptions, minimize_lm
-from .map_energy import SIZES, UNKNOWNS, MapEnergy, MapWeights
-from .problem import BodyParams, FitProblem, FitResult
+from .map_energy import SIZES, MapEnergy, MapWeights
+from .problem import PARAMETERS, BodyParams, FitProblem, FitResult
 from .results import fit_from_starts, make_result
 
 
@@ -69,7 +69,7 @@ def fit_map(
 
 
 def _fit_from(energy: MapEnergy, config: LmConfig, start: BodyParams) -> FitResult:
-    x = start.pack(UNKNOWNS)
+    x = start.pack(PARAMETERS)
     rigid = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
     rigid[:3] = rigid[-3:] = True
     num_steps = torch.zeros(len(x), dtype=torch.int32, device=x.device)
@@ -81,6 +81,6 @@ def _fit_from(energy: MapEnergy, config: LmConfig, start: BodyParams) -> FitResu
             free=rigid if stage == 0 else None,
         )
         x, num_steps = solution.x, num_steps + solution.num_steps
-    params = start.unpack(x, UNKNOWNS)
+    params = start.unpack(x, PARAMETERS)
     keypoints = energy.keypoint_body(*x.split(SIZES, dim=1))
     return make_result(energy.problem, keypoints, params, solution, num_steps)

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from .skeleton import KeypointSet
 
+# The unknowns of a fit, in the order in which solvers lay them side by side.
+PARAMETERS = ("global_orient", "body_pose", "betas", "transl")
+
 
 class Status(IntEnum):
     """How a person's fit ended; the names stand in the fits table."""

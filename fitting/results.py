@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from .camera import project_points
-from .problem import BodyParams, FitProblem, FitResult, Status
+from .problem import PARAMETERS, BodyParams, FitProblem, FitResult, Status
 from .solver import Solution
-
-PARAMETERS = ("global_orient", "body_pose", "betas", "transl")
 
 
 def fit_from_starts(

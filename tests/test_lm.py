@@ -15,9 +15,9 @@ from fitting.initial import mean_starts
 from fitting.keypoint_body import KeypointBody
 from fitting.keypoints import map_keypoints
 from fitting.lm import Linearised, LmOptions, minimize_lm
-from fitting.map_energy import UNKNOWNS, MapEnergy, MapWeights
+from fitting.map_energy import MapEnergy, MapWeights
 from fitting.map_fit import LmConfig, fit_map
-from fitting.problem import BodyParams, FitProblem, Status
+from fitting.problem import PARAMETERS, BodyParams, FitProblem, Status
 from fitting.skeleton import keypoint_set
 from fitting.smplify import AdamConfig, fit_smplify
 from priors.gmm import load_pose_prior
@@ -163,7 +163,7 @@ def energy_of(body, prior, problem):
 def test_gradient_is_that_of_the_cost(body, prior):
     problem, params = people(body, prior)
     energy, rows = energy_of(body, prior, problem), torch.arange(3)
-    x = params.pack(UNKNOWNS)
+    x = params.pack(PARAMETERS)
     x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).double()
     for blur in (1.0, 3.0):
         model = energy.linearise(x, rows, blur=blur)
@@ -178,10 +178,10 @@ def test_gradient_is_that_of_the_cost(body, prior):
 def test_cost_is_the_documented_one(body, prior):
     """Written out once more in NumPy."""
     problem, params = people(body, prior, 1)
-    x = params.pack(UNKNOWNS)
+    x = params.pack(PARAMETERS)
     x[:, -3:] += 0.1
     got = energy_of(body, prior, problem).linearise(x, torch.tensor([0])).cost.item()
-    moved = params.unpack(x, UNKNOWNS)
+    moved = params.unpack(x, PARAMETERS)
     pixels, _ = project_points(
         map_keypoints(body, problem.keypoint_set)(pose_body(body, moved)), problem.intrinsics
     )
@@ -200,7 +200,7 @@ def test_cost_is_the_documented_one(body, prior):
 
 def test_hessian_is_positive_definite_with_the_priors(body, prior):
     problem, params = people(body, prior)
-    model = energy_of(body, prior, problem).linearise(params.pack(UNKNOWNS), torch.arange(3))
+    model = energy_of(body, prior, problem).linearise(params.pack(PARAMETERS), torch.arange(3))
     torch.testing.assert_close(model.hessian, model.hessian.mT)
     assert (torch.linalg.eigvalsh(model.hessian) > 0).all()
 
