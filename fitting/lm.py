@@ -52,9 +52,7 @@ class LmOptions:
     damping: float = 1e-2  # at the start, as a share of the Hessian's diagonal
     damping_down: float = 0.2  # after a step that lowered the cost
     damping_up: float = 5.0  # after one that did not
-    cost_tolerance: float = (
-        1e-4  # a row is finished when a step lowers its cost by less, relatively
-    )
+    cost_tolerance: float = 1e-4  # relative; a row is finished when a step gains less
     block: int = 5  # steps between looks at which rows have finished
 
     def __post_init__(self) -> None:

@@ -112,7 +112,7 @@ def fit_people(
         prior: of poses, on the body's device.
         config: of the solver.
         focal: pixels, for everyone; none means each row's own, or else the picture's diagonal.
-        batch_size: people solved side by side; memory grows with it, results do not change.
+        batch_size: people solved side by side; memory grows with it, results change by rounding.
         progress: called with the number of people just finished.
     """
     device, dtype = body.v_template.device, body.v_template.dtype

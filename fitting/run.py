@@ -183,7 +183,7 @@ def make_table(
 ) -> FitsTable:
     """The fits table (docs/conventions.md) of N people and their fits.
 
-    SMPLify says nothing about its own error, so `joint_std_mm` is null.
+    The solvers say nothing about their own error, so `joint_std_mm` is null.
     """
     result, intrinsics = fit.result, fit.intrinsics.numpy()
     N = len(people)
@@ -215,13 +215,17 @@ def make_table(
 
 
 def _metadata(config: RunConfig, body: Body) -> dict[str, str]:
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
-    solver = asdict(SOLVERS[config.solver]())
+    settings = {**_plain(config), "solver_settings": asdict(SOLVERS[config.solver]())}
     return {
         "body_sha256": body.sha256,
-        "config": json.dumps({**plain, "solver_settings": solver}),
+        "config": json.dumps(settings),
         "version": __version__,
     }
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """The configuration as JSON can hold it."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
 
 
 def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: _Clock) -> dict[str, Any]:
@@ -230,7 +234,7 @@ def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: _Clock) -> d
     fitted = len(found.people) - statuses[Status.NO_KEYPOINTS.label]
     fitting_seconds = clock.seconds["init"] + clock.seconds["fit"]
     return {
-        "command": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "command": _plain(config),
         "versions": {
             "bodyloop": __version__,
             "python": platform.python_version(),

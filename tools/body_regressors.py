@@ -14,7 +14,6 @@ from fitting.skeleton import SMPL_JOINTS, mirrored_name
 VERTICES_PER_DIRECTION = 24
 TORSO_REACH_M = 0.30
 LIMB_REACH_M = 0.16
-TORSO_POINTS = ("pelvis", "spine1", "spine2", "spine3", "neck", "head")
 # Row that asks the weights to sum to one, in metres: far above the residuals, so it is met.
 SUM_ROW = 30.0
 RIDGE = 1e-3  # per root of the number of shapes, metres: prefers many small weights to few large
