@@ -172,6 +172,7 @@ def _find_people(config: RunConfig, clock: _Clock, progress: Progress) -> Found:
                 images=images,
                 keypoint_format=config.keypoint_format,
                 keypoint_set=config.keypoint_set,
+                picture=config.input.name if config.keypoints and config.input.is_file() else None,
             )
     if config.limit is not None:
         found = replace(found, people=found.people.select(slice(config.limit)))

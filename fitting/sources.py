@@ -50,6 +50,7 @@ def people_in_file(
     images: Path | None,
     keypoint_format: str = "auto",
     keypoint_set: str | None = None,
+    picture: str | None = None,
 ) -> Found:
     """Read the people of a keypoint file or folder.
 
@@ -58,13 +59,19 @@ def people_in_file(
         images: folder of the pictures it names, where there is one.
         keypoint_format: of `keypoints`, or "auto".
         keypoint_set: overrides what the file says.
+        picture: name of the one picture whose people are wanted; none means all.
 
     Raises:
-        InputError: the file cannot be read, or none of the pictures it names is in `images`.
+        InputError: the file cannot be read, none of the pictures it names is in `images`, or it
+            does not name `picture`.
     """
     people, problems = read_people(
         keypoints, keypoint_format=keypoint_format, keypoint_set=keypoint_set, images=images
     )
+    if picture is not None:
+        people = people.select(people.image == picture)
+        if len(people) == 0:
+            raise InputError(f"{keypoints} names nobody in {picture}; check the picture's name")
     if images is not None:
         problems = [*problems, *_absent_pictures(people, keypoints, images)]
     return Found(people=people, problems=problems, images=images)

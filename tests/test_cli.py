@@ -165,6 +165,18 @@ def test_first_word_that_is_no_command_is_the_input(fit_cli, keypoints, tmp_path
     assert not (tmp_path / "out" / "overlays").exists()  # no pictures were given
 
 
+def test_one_picture_with_keypoints_of_many(fit_cli, keypoints, pictures, tmp_path):
+    file = write(tmp_path / "k.json", coco(keypoints))
+    code, said, _ = fit_cli(pictures / "b.png", "--keypoints", file, "-o", tmp_path / "out")
+    assert code == 0
+    assert "1 of 1 people fitted" in said
+    assert read_fits(tmp_path / "out").column_array("annotation_id").tolist() == [11]
+    (pictures / "c.png").write_bytes((pictures / "b.png").read_bytes())
+    refuse(
+        fit_cli, pictures / "c.png", "--keypoints", file, "-o", tmp_path / "o2", match="nobody in c"
+    )
+
+
 def test_people_without_keypoints_keep_their_row(fit_cli, keypoints, pictures, tmp_path):
     file = write(tmp_path / "k.json", coco(keypoints, keypoints=[0] * 51, num_keypoints=0))
     code, said, _ = fit_cli(pictures, "--keypoints", file, "-o", tmp_path / "out")
