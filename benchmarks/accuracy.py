@@ -21,8 +21,8 @@ from record import RESULTS, describe_run
 from fitting.body import Body, load_body
 from fitting.evaluation import body_errors
 from fitting.files import write_json
-from fitting.initial import mean_starts
-from fitting.offline import SOLVERS, choose_device, solve
+from fitting.initial import MeanStarts
+from fitting.offline import SOLVERS, choose_device, make_solver
 from fitting.problem import BodyParams, FitProblem, FitResult
 from priors.gmm import MaxMixturePrior, load_pose_prior
 
@@ -45,11 +45,12 @@ def solve_all(
 ) -> tuple[FitResult, float]:
     """Fit all people from the mean pose, batch by batch; and the seconds it took."""
     began = time.perf_counter()
+    fit = make_solver(body, prior, problem.keypoint_set, SOLVERS[solver]())
+    make_starts = MeanStarts(body, prior, problem.keypoint_set)
     parts = []
     for rows in torch.arange(len(problem)).split(BATCH):
         batch = problem.select(rows)
-        starts = mean_starts(body, prior, batch)
-        parts.append(solve(body, prior, batch, starts, SOLVERS[solver]()).to("cpu"))
+        parts.append(fit(batch, make_starts(batch)).to("cpu"))
     return FitResult.concatenate(parts), time.perf_counter() - began
 
 

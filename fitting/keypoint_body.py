@@ -1,4 +1,4 @@
-"""The keypoints of a body without its mesh, exactly, and their analytic Jacobian.
+"""The keypoints of a body without its mesh, exactly, and how they move.
 
 A keypoint is linear in posed vertices and joints, and a skinned vertex is
 sum_k w_k (G_k (T + S beta + P phi - J_k(beta)) + g_k), with G_k and g_k the world rotation and
@@ -11,7 +11,7 @@ keypoint p with weights A, only a few terms per (keypoint, joint) pair remain:
     B_pk = sum_i A_pi w_ik (S_i - J_k dirs)  C_pk = sum_i A_pi w_ik P_i
 
 which are precomputed once. A keypoint that is a joint has alpha = 1 at that joint and nothing else.
-Derivation of the Jacobian: docs/fitting.md.
+Derivatives: docs/fitting.md.
 """
 
 from __future__ import annotations
@@ -26,33 +26,26 @@ from .body import Body, chain
 from .keypoints import KeypointMap
 from .skeleton import SMPL_PARENTS
 
-
-class KeypointJacobian(NamedTuple):
-    """Keypoints and how they move.
-
-    Attributes:
-        keypoints: (B, P, 3) metres.
-        pose: (B, P, 3, 72) by the axis-angle of all 24 joints, global_orient first.
-        betas: (B, P, 3, 10).
-        transl: (P,) share of the translation that each keypoint takes: 1, or 0 if undefined.
-    """
-
-    keypoints: Tensor
-    pose: Tensor
-    betas: Tensor
-    transl: Tensor
+# Of the unknowns of a body, x (B, 85): `problem.PARAMETERS`, side by side.
+SIZES = (3, 69, 10, 3)
 
 
-class _Posed(NamedTuple):
-    """What the keypoints and their Jacobian share."""
+class PosedKeypoints(NamedTuple):
+    """Keypoints of B bodies, and what their derivatives share."""
 
-    keypoints: Tensor  # (B, P, 3)
-    pairs: Tensor  # (B, Q, 3) terms of the sum, without translation
-    by_betas: Tensor  # (B, Q, 3, 10)
-    rotvec: Tensor  # (B, 24, 3)
+    keypoints: Tensor  # (B, P, 3) metres
+    untranslated: Tensor  # (B, P, 3) the same less the translation
+    pairs: Tensor  # (B, Q, 3) terms of their sums, without translation
     local: Tensor  # (B, 24, 3, 3)
+    tangent: Tensor  # (B, 24, 3, 3) right Jacobians of the joints' axis-angles
     rotations: Tensor  # (B, 24, 3, 3)
     joints: Tensor  # (B, 24, 3)
+    by_betas: Tensor  # (B, P, 3, 10)
+
+    @property
+    def axes(self) -> Tensor:
+        """(B, 24, 3, 3): column a is the spin of the world below a joint by its a-th angle."""
+        return self.rotations @ self.tangent
 
 
 class KeypointBody(torch.nn.Module):
@@ -60,27 +53,31 @@ class KeypointBody(torch.nn.Module):
 
     Attributes:
         keypoint_set: of P keypoints.
-        offsets: (Q, 3, 11) the constant a and the ten columns of B of each pair, metres.
-        pose_offsets: (Q, 3, 207) C of each pair.
-        shares: (Q,) alpha of each pair.
-        rest_joints: (24, 3, 11) joints at rest: their template and its change by each beta.
-        pair_joint: (Q,) the joint of each pair.
+        rest_joints: (11, 72) joints at rest: their template and its change by each beta.
+        offsets: (11, 3 Q) the constant a and the ten columns of B of each pair, metres.
+        pose_offsets: (207, 3 Q) C of each pair.
+        shares: (Q, 1) alpha of each pair.
+        pair_keypoint, pair_joint: (Q,) the keypoint and the joint of each pair.
         sum_pairs: (P, Q) 1 where a pair is of a keypoint.
-        lever_keypoint, lever_joint: (L,) keypoints and the joints that move them.
-        sum_levers: (L, Q) 1 where a pair of the keypoint hangs on the joint.
-        transl_share: (P,) of the translation: 1 to rounding, or 0 if undefined.
+        below: (24, Q) 1 where a pair hangs on a joint.
+        shares_below: (P, 24) alpha of a keypoint's pairs that hang on a joint.
+        bones: (72, 10 P) change of keypoints by the betas, linear in the joints' rotations.
+        root_shift: (P, 3, 10) the same, by the root's position.
+        transl_share: (P, 1) of the translation: 1 to rounding, or 0 if undefined.
         defined: (P,) bool, False where the body has no such point.
     """
 
+    rest_joints: Tensor
     offsets: Tensor
     pose_offsets: Tensor
     shares: Tensor
-    rest_joints: Tensor
+    pair_keypoint: Tensor
     pair_joint: Tensor
     sum_pairs: Tensor
-    lever_keypoint: Tensor
-    lever_joint: Tensor
-    sum_levers: Tensor
+    below: Tensor
+    shares_below: Tensor
+    bones: Tensor
+    root_shift: Tensor
     transl_share: Tensor
     defined: Tensor
 
@@ -89,100 +86,150 @@ class KeypointBody(torch.nn.Module):
         super().__init__()
         self.keypoint_set = keypoint_map.keypoint_set
         offsets, pose_offsets, shares, present = _pair_terms(body, keypoint_map)
-        keypoint, joint = torch.nonzero(present, as_tuple=True)
-        sum_pairs = torch.nn.functional.one_hot(keypoint, len(keypoint_map.keypoint_set)).T
-        lever_keypoint, lever_joint, sum_levers = _levers(sum_pairs, joint)
-        like = body.v_template
+        pair_keypoint, pair_joint = torch.nonzero(present, as_tuple=True)
+        hangs = _hangs_on().to(shares)
+        shares_below = shares @ hangs
+        bones, root_shift = _bones(_rest_joints(body).double(), offsets, shares_below)
+        sum_pairs = torch.nn.functional.one_hot(pair_keypoint, len(self.keypoint_set)).T
+        chosen = pair_keypoint, pair_joint
+        transl_share = keypoint_map.joint_weights.sum(1) + keypoint_map.vertex_weights.sum(1)
         for name, tensor in {
-            "offsets": offsets[keypoint, joint].to(like),
-            "pose_offsets": pose_offsets[keypoint, joint].to(like),
-            "shares": shares[keypoint, joint].to(like),
-            "rest_joints": _rest_joints(body),
-            "pair_joint": joint,
-            "sum_pairs": sum_pairs.to(like),
-            "lever_keypoint": lever_keypoint,
-            "lever_joint": lever_joint,
-            "sum_levers": sum_levers.to(like),
-            "transl_share": keypoint_map.joint_weights.sum(1) + keypoint_map.vertex_weights.sum(1),
-            "defined": keypoint_map.defined,
+            "rest_joints": _rest_joints(body).flatten(0, 1).T,
+            "offsets": offsets[chosen].flatten(0, 1).T,
+            "pose_offsets": pose_offsets[chosen].flatten(0, 1).T,
+            "shares": shares[chosen][:, None],
+            "sum_pairs": sum_pairs,
+            "below": hangs[pair_joint].T,
+            "shares_below": shares_below,
+            "bones": bones.flatten(0, 1).flatten(1),
+            "root_shift": root_shift,
+            "transl_share": transl_share[:, None],
         }.items():
-            self.register_buffer(name, tensor)
+            self.register_buffer(name, tensor.to(body.v_template).contiguous())
+        self.register_buffer("pair_keypoint", pair_keypoint)
+        self.register_buffer("pair_joint", pair_joint)
+        self.register_buffer("defined", keypoint_map.defined)
 
     def forward(
         self, global_orient: Tensor, body_pose: Tensor, betas: Tensor, transl: Tensor | None = None
     ) -> Tensor:
         """(B, P, 3) keypoints in metres; arguments as those of `Body.forward`."""
-        return self._pose(global_orient, body_pose, betas, transl).keypoints
+        if transl is None:
+            transl = torch.zeros_like(global_orient)
+        return self.pose(torch.cat([global_orient, body_pose, betas, transl], dim=1)).keypoints
 
-    def jacobian(
-        self, global_orient: Tensor, body_pose: Tensor, betas: Tensor, transl: Tensor | None = None
-    ) -> KeypointJacobian:
-        """Keypoints and their analytic derivatives; arguments as those of `Body.forward`."""
-        posed = self._pose(global_orient, body_pose, betas, transl)
-        tangent = right_jacobian(posed.rotvec)  # (B, 24, 3, 3)
-        pose = self._by_turning(posed, tangent) + self._by_correctives(posed, tangent)
-        return KeypointJacobian(
-            keypoints=posed.keypoints,
-            pose=pose.flatten(3),
-            betas=(self.sum_pairs @ posed.by_betas.flatten(2)).unflatten(2, (3, 10)),
-            transl=self.transl_share,
+    def pose(self, x: Tensor) -> PosedKeypoints:
+        """Keypoints of x (B, 85), unknowns in the order of `problem.PARAMETERS`."""
+        rotvec, betas, transl = x[:, :72].unflatten(1, (24, 3)), x[:, 72:82], x[:, 82:]
+        local = roma.rotvec_to_rotmat(rotvec)
+        rest = torch.addmm(self.rest_joints[0], betas, self.rest_joints[1:]).unflatten(1, (24, 3))
+        rotations, joints = (part.flatten(3) for part in chain(local, rest[..., None]))
+        joints = joints[..., 0]
+        feature = (local[:, 1:] - torch.eye(3).to(local)).flatten(1)
+        anchored = torch.addmm(self.offsets[0], betas, self.offsets[1:])
+        anchored = torch.addmm(anchored, feature, self.pose_offsets).unflatten(1, (-1, 3))
+        pairs = turn(rotations[:, self.pair_joint], anchored)
+        pairs = pairs + self.shares * joints[:, self.pair_joint]
+        untranslated = self.sum_pairs @ pairs
+        by_betas = rotations.transpose(1, 2).flatten(2) @ self.bones  # (B, 3, 10 P)
+        return PosedKeypoints(
+            keypoints=untranslated + self.transl_share * transl[:, None],
+            untranslated=untranslated,
+            pairs=pairs,
+            local=local,
+            tangent=right_jacobian(rotvec),
+            rotations=rotations,
+            joints=joints,
+            by_betas=by_betas.unflatten(2, (-1, 10)).transpose(1, 2) + self.root_shift,
         )
 
-    def _pose(
-        self, global_orient: Tensor, body_pose: Tensor, betas: Tensor, transl: Tensor | None
-    ) -> _Posed:
-        rotvec = torch.cat([global_orient, body_pose], dim=1).unflatten(1, (24, 3))
-        local = roma.rotvec_to_rotmat(rotvec)
-        rotations, positions = chain(local, self.rest_joints[None])
-        feature = (local[:, 1:] - torch.eye(3).to(local)).flatten(1)
-        corrective = (feature @ self.pose_offsets.flatten(0, 1).T).unflatten(1, (-1, 3, 1))
-        # one constant column, then one for each beta
-        turned = rotations[:, self.pair_joint]
-        columns = turned @ self.offsets + self.shares[:, None, None] * positions[:, self.pair_joint]
-        pairs = _at(columns, betas) + (turned @ corrective)[..., 0]
-        keypoints = self.sum_pairs @ pairs
-        if transl is not None:
-            keypoints = keypoints + self.transl_share[:, None] * transl[:, None]
-        joints = _at(positions, betas)
-        return _Posed(keypoints, pairs, columns[..., 1:], rotvec, local, rotations, joints)
+    def pull_back(self, posed: PosedKeypoints, forces: Tensor) -> Tensor:
+        """J^T f: the gradient by x of a cost whose gradient by the keypoints is `forces`.
 
-    def _by_turning(self, posed: _Posed, tangent: Tensor) -> Tensor:
-        """(B, P, 3, 24, 3): turning joint j sweeps all that hangs on it about its position.
+        By virtual work: joint j's share is the moment about it of all forces on what hangs on it.
 
-        A change d of theta_j turns the world below j by w = G_j Jr(theta_j) d. The pairs below, of
-        sum s and total share alpha, move by w x (s - alpha g_j).
+        Args:
+            posed: from `pose`.
+            forces: (B, P, 3).
+
+        Returns:
+            (B, 85).
         """
-        below = self.sum_levers @ posed.pairs  # (B, L, 3)
-        shares = (self.sum_levers @ self.shares)[:, None]
-        arm = below - shares * posed.joints[:, self.lever_joint]
-        axes = (posed.rotations @ tangent)[:, self.lever_joint]  # (B, L, 3, 3), one axis a column
-        swept = torch.linalg.cross(axes.mT, arm[:, :, None], dim=-1).mT
-        jacobian = arm.new_zeros(len(arm), len(self.sum_pairs), 24, 3, 3)
-        jacobian[:, self.lever_keypoint, self.lever_joint] = swept
-        return jacobian.transpose(2, 3)
+        on_pairs = forces[:, self.pair_keypoint]
+        wrenches = torch.cat([torch.linalg.cross(posed.pairs, on_pairs), self.shares * on_pairs], 2)
+        moment, push = (self.below @ wrenches).split(3, dim=2)  # (B, 24, 3) about the origin
+        moment = moment - torch.linalg.cross(posed.joints, push)
+        pose = turn(posed.axes.mT, moment)
+        pose[:, 1:] += self._pull_back_correctives(posed, on_pairs)
+        # not a product of a vector and a matrix: BLAS rounds that by its place in memory
+        betas = (forces[..., None] * posed.by_betas).flatten(1, 2).sum(dim=1)
+        transl = (self.transl_share * forces).sum(dim=1)
+        return torch.cat([pose.flatten(1), betas, transl], dim=1)
 
-    def _by_correctives(self, posed: _Posed, tangent: Tensor) -> Tensor:
-        """(B, P, 3, 24, 3): the pose correctives change with each local rotation.
+    def _pull_back_correctives(self, posed: PosedKeypoints, on_pairs: Tensor) -> Tensor:
+        """(B, 23, 3): the pose correctives change with each local rotation after the root's.
 
-        d vec(R_j) = vec(R_j [Jr(theta_j) d]x), for the joints after the root.
+        d R_j = R_j [Jr(theta_j) d]x, and <A, [v]x> is v times the axis of A - A^T.
         """
-        spin = posed.local[:, 1:, None] @ _cross_matrices(tangent[:, 1:].mT)  # (B, 23, 3, 3, 3)
-        by_angle = spin.flatten(3).mT  # (B, 23, 9, 3)
-        by_feature = self.pose_offsets.unflatten(2, (23, 9)).permute(2, 0, 1, 3).flatten(1, 2)
-        moved = (by_feature @ by_angle).unflatten(2, (-1, 3))  # (B, 23, Q, 3, 3)
-        turned = posed.rotations[:, None, self.pair_joint] @ moved
-        # (B, Q, 3 * 23 * 3), so that each person's sum is a product of their own
-        columns = turned.permute(0, 2, 3, 1, 4).flatten(2)
-        summed = (self.sum_pairs @ columns).unflatten(2, (3, 23, 3))
-        return torch.cat([torch.zeros_like(summed[:, :, :, :1]), summed], dim=3)
+        inwards = turn(posed.rotations[:, self.pair_joint].mT, on_pairs)
+        by_rotation = (inwards.flatten(1) @ self.pose_offsets.T).unflatten(1, (23, 3, 3))
+        axis = axis_of_skew(posed.local[:, 1:].mT @ by_rotation)
+        return turn(posed.tangent[:, 1:].mT, axis)
+
+    def measured_moves(self, posed: PosedKeypoints, directions: Tensor) -> Tensor:
+        """How keypoints move along given directions, taking each for a point of a rigid limb.
+
+        Rows of u J for a Gauss-Newton matrix, at a small part of the cost of `jacobian`: each is
+        the product of a joint's twist (spin; velocity of the origin) and a direction's wrench
+        (moment about the origin; force). Left out are the change of the pose correctives, and how
+        far apart the pairs of a blended keypoint lie: about 1 % of a row.
+
+        Args:
+            posed: from `pose`.
+            directions: (B, P, C, 3).
+
+        Returns:
+            (B, P C, 85).
+        """
+        C = directions.shape[2]
+        points = posed.untranslated[:, :, None].expand(-1, -1, C, -1)
+        wrenches = torch.cat([torch.linalg.cross(points, directions), directions], dim=3)
+        spins = posed.axes.mT  # (B, 24, 3, 3), one a row
+        centres = posed.joints[:, :, None].expand(-1, -1, 3, -1)
+        twists = torch.cat([spins, torch.linalg.cross(centres, spins)], dim=3)
+        shares = self.shares_below.repeat_interleave(3, 1).repeat_interleave(C, 0)  # (P C, 72)
+        pose = wrenches.flatten(1, 2) @ twists.flatten(1, 2).mT * shares
+        betas = (directions @ posed.by_betas).flatten(1, 2)
+        transl = (directions * self.transl_share[:, None]).flatten(1, 2)
+        return torch.cat([pose, betas, transl], dim=2)
+
+    def jacobian(
+        self, global_orient: Tensor, body_pose: Tensor, betas: Tensor, transl: Tensor
+    ) -> Tensor:
+        """(B, P, 3, 85) exact derivatives of the keypoints; arguments as of `Body.forward`.
+
+        One column of forces for each coordinate of each keypoint, pulled back.
+        """
+        x = torch.cat([global_orient, body_pose, betas, transl], dim=1)
+        B, P = len(x), len(self.keypoint_set)
+        posed = self.pose(x.repeat_interleave(3 * P, dim=0))
+        forces = torch.eye(3 * P).to(x).unflatten(1, (P, 3)).repeat(B, 1, 1)
+        return self.pull_back(posed, forces).unflatten(0, (B, P, 3))
 
 
-def _at(columns: Tensor, betas: Tensor) -> Tensor:
-    """(B, N, 3): the constant column of (B, N, 3, 11) plus the others times betas (B, 10)."""
-    return columns[..., 0] + (columns[..., 1:] @ betas[:, None, :, None])[..., 0]
+def turn(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """(..., 3) products of matrices (..., 3, 3) and vectors (..., 3)."""
+    return (matrices @ vectors[..., None])[..., 0]
+
+
+def axis_of_skew(matrices: Tensor) -> Tensor:
+    """(..., 3) vectors a with [a]x = A - A^T, so that <A, [v]x> = a v, for A (..., 3, 3)."""
+    skew = matrices - matrices.mT
+    return torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], dim=-1)
 
 
 def _rest_joints(body: Body) -> Tensor:
+    """(24, 3, 11) template of the joints, and its change by each beta."""
     return torch.cat([body.joint_template[..., None], body.joint_shapedirs], dim=-1)
 
 
@@ -200,14 +247,26 @@ def _pair_terms(body: Body, keypoint_map: KeypointMap) -> tuple[Tensor, Tensor, 
     return offsets, pose_offsets, over_sum + joint_weights, present
 
 
-def _levers(sum_pairs: Tensor, pair_joint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All (keypoint, joint) such that turning the joint moves a pair of the keypoint."""
-    hangs_on = torch.eye(24, dtype=torch.long, device=pair_joint.device)
+def _hangs_on() -> Tensor:
+    """(24, 24) 1 where joint j of the column is joint k of the row, or above it."""
+    hangs_on = torch.eye(24)
     for child, parent in enumerate(SMPL_PARENTS[1:], start=1):
         hangs_on[child] += hangs_on[parent]  # parents come first, so their row is complete
-    sums = sum_pairs[:, None] * hangs_on[pair_joint].T  # (P, 24, Q)
-    keypoint, joint = torch.nonzero(sums.sum(dim=-1), as_tuple=True)
-    return keypoint, joint, sums[keypoint, joint]
+    return hangs_on
+
+
+def _bones(rest_joints: Tensor, offsets: Tensor, shares_below: Tensor) -> tuple[Tensor, Tensor]:
+    """Change of keypoints by the betas: (24, 3, P, 10) turned by each joint, and (P, 3, 10).
+
+    g_j = J_0 + sum of G_parent(i) (J_i - J_parent(i)) over the joints i from j up to below the
+    root, so each bone counts with the share of a keypoint that hangs on its end.
+    """
+    by_betas = rest_joints[..., 1:]
+    turned = offsets[..., 1:].permute(1, 2, 0, 3).clone()  # (24, 3, P, 10)
+    for child, parent in enumerate(SMPL_PARENTS[1:], start=1):
+        bone = by_betas[child] - by_betas[parent]
+        turned[parent] += shares_below[:, child, None] * bone[:, None]
+    return turned, shares_below[:, 0, None, None] * by_betas[0]
 
 
 def _cross_matrices(vectors: Tensor) -> Tensor:

@@ -20,12 +20,13 @@ from .solver import Solution
 
 
 class Linearised(NamedTuple):
-    """A quadratic model of each problem at x.
+    """A quadratic model of each problem at x (b, ...).
 
     Attributes:
         cost: (b,).
-        gradient: (b, D).
-        hessian: (b, D, D), symmetric and positive semidefinite.
+        gradient: (b, ...), of the shape of x.
+        hessian: (b, ...), symmetric and positive semidefinite, as the solver of its normal
+            equations takes it: (b, D, D) for `solve_dense`.
     """
 
     cost: Tensor
@@ -34,14 +35,19 @@ class Linearised(NamedTuple):
 
     def where(self, accepted: Tensor, other: Linearised) -> Linearised:
         """Rows of this model where `accepted` (b,), of the other elsewhere."""
-        return Linearised(
-            torch.where(accepted, self.cost, other.cost),
-            torch.where(accepted[:, None], self.gradient, other.gradient),
-            torch.where(accepted[:, None, None], self.hessian, other.hessian),
-        )
+        pairs = zip(self, other, strict=True)
+        return Linearised(*(torch.where(_like(accepted, mine), mine, its) for mine, its in pairs))
+
+
+def _like(row: Tensor, x: Tensor) -> Tensor:
+    """`row` (b,) with as many dimensions as x."""
+    return row.view(-1, *[1] * (x.dim() - 1))
 
 
 Linearise = Callable[[Tensor, Tensor], Linearised]
+
+# gradient, hessian, damping (b,) -> steps of the gradient's shape, where it worked (b,) bool
+Solve = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +70,8 @@ class LmOptions:
 
 _DAMPING_RANGE = (1e-7, 1e7)
 _RIDGE = 1e-6  # keeps unknowns that no term touches where they are
+TILE = 16  # rows; see `_whole_tiles`
+_ALIGNMENT = 8  # factorisations round alike wherever a matrix of so many columns lies in memory
 
 
 class _State(NamedTuple):
@@ -80,38 +88,55 @@ class _State(NamedTuple):
 
 
 def minimize_lm(
-    linearise: Linearise, x: Tensor, options: LmOptions, *, free: Tensor | None = None
+    linearise: Linearise,
+    x: Tensor,
+    options: LmOptions,
+    *,
+    solve: Solve | None = None,
 ) -> Solution:
     """Minimise every problem by Levenberg-Marquardt (Nocedal and Wright, section 10.3).
 
     Args:
-        linearise: (b, D), (b,) -> quadratic models.
-        x: (B, D) start; not modified.
+        linearise: (b, ...), (b,) -> quadratic models.
+        x: (B, ...) start; not modified.
         options: settings.
-        free: (D,) bool, the unknowns that may change; none means all.
+        solve: of the normal equations; none means `solve_dense`.
     """
-    free = x.new_ones(x.shape[1], dtype=torch.bool) if free is None else free
+    solve = solve_dense if solve is None else solve
     state = _start(linearise, x, options)
-    found = _Found(state)
+    found = _Found(state, len(x))
     for done in range(0, options.max_steps, options.block):
         for _ in range(min(options.block, options.max_steps - done)):
-            state = _step(linearise, state, options, free)
+            state = _step(linearise, solve, state, options)
         found.store(state)
-        state = state.select(~state.finished)
-        if len(state.row) == 0:
+        unfinished = _whole_tiles(~state.finished)
+        if len(unfinished) == 0:
             break
+        if len(unfinished) < len(state.row):
+            state = state.select(unfinished)
     return found.solution()
 
 
-class _Found:
-    """Where results are gathered in the order of the problems."""
+def _whole_tiles(unfinished: Tensor) -> Tensor:
+    """Indices of the unfinished rows, and of as many finished ones as fill whole tiles.
 
-    def __init__(self, state: _State) -> None:
-        self.cost_initial = state.model.cost
-        self.x = state.x.clone()
-        self.cost = state.model.cost.clone()
-        self.num_steps = state.num_steps.clone()
-        self.finished = state.finished.clone()
+    Matrix products on CPUs round a row alike in all batches of whole tiles, so that no one's bits
+    depend on when their neighbours finish.
+    """
+    count = int(unfinished.sum())
+    tiles = -(-count // TILE) * TILE
+    return torch.argsort(~unfinished, stable=True)[:tiles]
+
+
+class _Found:
+    """Where results are gathered in the order of the B problems."""
+
+    def __init__(self, state: _State, B: int) -> None:
+        self.cost_initial = state.model.cost[:B]
+        self.x = state.x[:B].clone()
+        self.cost = state.model.cost[:B].clone()
+        self.num_steps = state.num_steps[:B].clone()
+        self.finished = state.finished[:B].clone()
 
     def store(self, state: _State) -> None:
         self.x[state.row] = state.x
@@ -130,11 +155,13 @@ class _Found:
 
 
 def _start(linearise: Linearise, x: Tensor, options: LmOptions) -> _State:
-    row = torch.arange(len(x), device=x.device)
+    padded = -(-len(x) // TILE) * TILE
+    row = torch.arange(padded, device=x.device).clamp(max=len(x) - 1)
+    x = x.detach()[row]
     model = linearise(x, row)
     return _State(
         row=row,
-        x=x.detach().clone(),
+        x=x,
         model=model,
         damping=torch.full_like(model.cost, options.damping),
         finished=~model.cost.isfinite(),
@@ -142,9 +169,9 @@ def _start(linearise: Linearise, x: Tensor, options: LmOptions) -> _State:
     )
 
 
-def _step(linearise: Linearise, state: _State, options: LmOptions, free: Tensor) -> _State:
+def _step(linearise: Linearise, solve: Solve, state: _State, options: LmOptions) -> _State:
     """Try one damped Newton step of every row; keep it where it lowers the cost."""
-    step, solved = _solve(state.model, state.damping, free)
+    step, solved = solve(state.model.gradient, state.model.hessian, state.damping)
     trial_x = state.x + step
     trial = linearise(trial_x, state.row)
     # NaN compares false, so a trial that is not finite is never accepted
@@ -154,7 +181,7 @@ def _step(linearise: Linearise, state: _State, options: LmOptions, free: Tensor)
     factor = torch.where(accepted, options.damping_down, options.damping_up)
     stuck = ~accepted & (state.damping >= _DAMPING_RANGE[1])
     return state._replace(
-        x=torch.where(accepted[:, None], trial_x, state.x),
+        x=torch.where(_like(accepted, trial_x), trial_x, state.x),
         model=trial.where(accepted, state.model),
         damping=(state.damping * factor).clamp(*_DAMPING_RANGE),
         finished=state.finished | settled | stuck,
@@ -162,15 +189,24 @@ def _step(linearise: Linearise, state: _State, options: LmOptions, free: Tensor)
     )
 
 
-def _solve(model: Linearised, damping: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-    """(b, D) damped Newton steps, zero for unknowns that are not free; and where it worked."""
-    both_free = free[:, None] & free
-    damped = torch.where(both_free, model.hessian, 0.0)
-    diagonal = model.hessian.diagonal(dim1=1, dim2=2)
-    extra = torch.where(free, damping[:, None] * diagonal + _RIDGE, 1.0)
-    damped = damped + torch.diag_embed(extra)
-    factor, info = torch.linalg.cholesky_ex(damped)
-    gradient = torch.where(free, model.gradient, 0.0)
-    step = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+def solve_dense(gradient: Tensor, hessian: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps of (H + damping diag H + ridge I) step = -gradient, by Cholesky.
+
+    Args:
+        gradient: (b, D).
+        hessian: (b, D, D).
+        damping: (b,).
+
+    Returns:
+        (b, D) steps, zero for rows whose factorisation failed; and (b,) bool, where it worked.
+    """
+    D = gradient.shape[1]
+    margin = -D % _ALIGNMENT
+    damped = torch.nn.functional.pad(hessian, (0, margin, 0, margin))
+    diagonal = damped.diagonal(dim1=1, dim2=2)
+    diagonal += damping[:, None] * diagonal + _RIDGE
+    factor, info = torch.linalg.cholesky_ex(damped, upper=True)
+    right = torch.nn.functional.pad(-gradient, (0, margin))[..., None]
+    step = torch.cholesky_solve(right, factor, upper=True)[:, :D, 0]
     solved = (info == 0) & step.isfinite().all(dim=1)
     return torch.where(solved[:, None], step, 0.0), solved

@@ -10,7 +10,9 @@ Derivation, and how the weights were chosen: docs/fitting.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import roma
 import torch
 from torch import Tensor
 
@@ -18,12 +20,10 @@ from priors.angles import HINGES
 from priors.gmm import MaxMixturePrior
 
 from .camera import MIN_DEPTH
-from .keypoint_body import KeypointBody
+from .keypoint_body import KeypointBody, PosedKeypoints, axis_of_skew, right_jacobian, turn
 from .lm import Linearised
-from .problem import FitProblem
+from .problem import FitProblem, Proximal
 
-# Of the unknowns x (B, 85): `problem.PARAMETERS`, side by side.
-SIZES = (3, 69, 10, 3)
 _POSE, _BETAS = slice(3, 72), slice(72, 82)
 
 
@@ -37,17 +37,147 @@ class MapWeights:
         prior_temperature: t, weight of the pose prior's negative log density: below 1, because the
             mixture is surer of unseen subjects than it should be.
         hinge: h, weight of the hinge penalty.
+        upright: u, weight of the pull towards a body that stands upright in the picture.
     """
 
     noise: float = 0.02
     outlier: float = 4.0
     prior_temperature: float = 0.2
     hinge: float = 1.0
+    upright: float = 2.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+
+
+class Measured(NamedTuple):
+    """What one camera says about keypoints."""
+
+    cost: Tensor  # (b,)
+    forces: Tensor  # (b, P, 3) gradient of the cost by the keypoints
+    directions: Tensor  # (b, P, 2, 3) rows u, so that sum u^T u is its Gauss-Newton Hessian
+
+
+class Reprojection:
+    """The robust reprojection cost of B people seen by one camera each."""
+
+    def __init__(self, problem: FitProblem, defined: Tensor, weights: MapWeights) -> None:
+        """Take `defined` (P,) bool, the keypoints that the body has."""
+        conf = problem.conf * defined
+        focal = problem.intrinsics.diagonal(dim1=-2, dim2=-1)[:, None, :2]
+        centre = problem.intrinsics[:, None, :2, 2]
+        noise_px = (weights.noise * problem.person_size)[:, None, None]
+        self.outlier = weights.outlier
+        self.scale = focal / noise_px  # (B, 1, 2)
+        # NaN of unseen keypoints would survive their weight of zero
+        target = torch.where(conf[..., None] > 0, problem.keypoints_2d - centre, 0.0)
+        self.measured = torch.cat([target / noise_px, conf[..., None]], dim=2)  # (B, P, 3)
+
+    def __call__(self, keypoints: Tensor, rows: Tensor, blur: float) -> Measured:
+        """Of keypoints (b, P, 3) in the camera frame, for the people at `rows`.
+
+        Geman-McClure by iteratively reweighted least squares: each weight is conf rho'(|r|^2).
+        """
+        target, conf = self.measured[rows].split((2, 1), dim=2)
+        depth = keypoints[..., 2:].clamp(min=MIN_DEPTH)
+        rays = keypoints[..., :2] / depth
+        scale = self.scale[rows] / blur
+        residuals = rays * scale - target / blur
+        squared = residuals.square().sum(dim=2, keepdim=True)
+        shrink = 1 / (1 + squared / self.outlier**2)
+        root = conf.sqrt() * shrink
+        across = root * scale / depth  # (b, P, 2) weighted deviations per metre
+        inwards = -rays * (keypoints[..., 2:] > MIN_DEPTH)
+        directions = torch.cat([torch.diag_embed(across), (across * inwards)[..., None]], dim=3)
+        forces = ((root * residuals)[:, :, None] @ directions)[:, :, 0]
+        return Measured(0.5 * (conf * squared * shrink).sum(dim=(1, 2)), forces, directions)
+
+
+class _ProximalTerm:
+    """sum_j (3 - tr(R^_j^T R_j)) / (2 s_j^2), which is a^2 / (2 s^2) for a small angle a between
+    the rotations, and the squared deviation of the betas. Of rotations, not of axis-angles: those
+    of one rotation may be far apart."""
+
+    def __init__(self, proximal: Proximal) -> None:
+        B, params = len(proximal.params), proximal.params
+        rotvec = torch.cat([params.global_orient, params.body_pose], dim=1).unflatten(1, (24, 3))
+        self.inverse = roma.rotvec_to_rotmat(rotvec).mT
+        self.pose_weight = proximal.pose_std.expand(B, -1) ** -2
+        self.betas, self.betas_weight = params.betas, proximal.betas_std.expand(B, -1) ** -2
+
+    def add(
+        self, posed: PosedKeypoints, x: Tensor, rows: Tensor, gradient: Tensor, hessian: Tensor
+    ) -> Tensor:
+        apart = self.inverse[rows] @ posed.local
+        weight = self.pose_weight[rows]
+        chord = (3 - apart.diagonal(dim1=2, dim2=3).sum(dim=2)) * weight
+        spin = axis_of_skew(apart) * (0.5 * weight[..., None])
+        gradient[:, :72] += turn(posed.tangent.mT, spin).flatten(1)
+        blocks = (posed.tangent.mT @ posed.tangent) * weight[..., None, None]
+        of_joints = hessian[:, :72, :72].unflatten(1, (24, 3)).unflatten(3, (24, 3))
+        of_joints.diagonal(dim1=1, dim2=3).add_(blocks.permute(0, 2, 3, 1))
+        difference, weight = x[:, _BETAS] - self.betas[rows], self.betas_weight[rows]
+        gradient[:, _BETAS] += difference * weight
+        hessian.diagonal(dim1=1, dim2=2)[:, _BETAS] += weight
+        return 0.5 * (chord.sum(dim=1) + (difference.square() * weight).sum(dim=1))
+
+
+def add_upright(
+    rotation: Tensor, tangent: Tensor, weight: float, gradient: Tensor, hessian: Tensor
+) -> Tensor:
+    """Add u (1 - cos of the angle between the root's up and the picture's up). Returns costs (b,).
+
+    A von Mises-Fisher density of the body's y axis about the camera's -y. It also steadies people
+    of whom too little is seen to tell.
+
+    Args:
+        rotation: (b, 3, 3) of the root.
+        tangent: (b, 3, 3) its right Jacobian.
+        weight: u.
+        gradient, hessian: (b, D), (b, D, D) to be added to, by an axis-angle in the first columns.
+    """
+    downwards = rotation[:, 1]  # what the camera's y is in the root's frame
+    up = torch.tensor([0.0, 1.0, 0.0]).to(rotation).expand_as(downwards)
+    gradient[:, :3] += weight * turn(tangent.mT, torch.linalg.cross(up, downwards))
+    sideways = tangent[:, [0, 2]]
+    hessian[:, :3, :3] += weight * (sideways.mT @ sideways)
+    return weight * (1 + downwards[:, 1])
+
+
+class RigidEnergy:
+    """Reprojection and uprightness of bodies that turn and move as they are: y (b, 6).
+
+    A tenth of the work of `MapEnergy`, for the first steps of a fit.
+    """
+
+    def __init__(self, energy: MapEnergy, x: Tensor, person: Tensor) -> None:
+        """Take bodies x (N, 85) of the people of `energy` at `person` (N,)."""
+        posed = energy.keypoint_body.pose(x)
+        self.energy, self.person = energy, person
+        self.root = posed.joints[:, 0]
+        self.points = (posed.untranslated - self.root[:, None]) @ posed.local[:, 0]
+        self.shares = energy.keypoint_body.transl_share
+
+    def linearise(self, y: Tensor, rows: Tensor, *, blur: float = 1.0) -> Linearised:
+        """Like `MapEnergy.linearise`, by global_orient and transl side by side."""
+        orient, transl = y.split(3, dim=1)
+        rotation, tangent = roma.rotvec_to_rotmat(orient), right_jacobian(orient)
+        arms = self.points[rows] @ rotation.mT
+        keypoints = arms + self.root[rows, None] + self.shares * transl[:, None]
+        cost, forces, directions = self.energy.reprojection(keypoints, self.person[rows], blur)
+        spins = torch.linalg.cross(arms[:, :, None].expand_as(directions), directions)
+        spins = spins @ (rotation @ tangent)[:, None]
+        moves = torch.cat([spins, directions * self.shares[:, None]], dim=3).flatten(1, 2)
+        moment = torch.linalg.cross(arms, forces).sum(dim=1)
+        gradient = torch.cat(
+            [turn((rotation @ tangent).mT, moment), (self.shares * forces).sum(dim=1)], dim=1
+        )
+        hessian = moves.mT @ moves
+        weight = self.energy.weights.upright
+        cost = cost + add_upright(rotation, tangent, weight, gradient, hessian)
+        return Linearised(cost, gradient, hessian)
 
 
 class MapEnergy:
@@ -60,13 +190,13 @@ class MapEnergy:
         problem: FitProblem,
         weights: MapWeights,
     ) -> None:
+        self.proximal = None if problem.proximal is None else _ProximalTerm(problem.proximal)
         self.keypoint_body, self.prior, self.problem = keypoint_body, prior, problem
         self.weights = weights
-        self.conf = problem.conf * keypoint_body.defined
-        self.noise_px = weights.noise * problem.person_size
-        self.focal = problem.intrinsics.diagonal(dim1=-2, dim2=-1)[:, None, :2]
-        self.centre = problem.intrinsics[:, None, :2, 2]
-        self.precision = prior.precision_factor @ prior.precision_factor.mT
+        self.reprojection = Reprojection(problem, keypoint_body.defined, weights)
+        self.precision = weights.prior_temperature * (
+            prior.precision_factor @ prior.precision_factor.mT
+        )
         device = prior.means.device
         self.hinge_columns = torch.tensor([3 + column for column, _ in HINGES.values()]).to(device)
         self.hinge_signs = torch.tensor([sign for _, sign in HINGES.values()]).to(prior.means)
@@ -76,48 +206,29 @@ class MapEnergy:
 
         `blur` widens the expected noise: far from the solution few keypoints are within it.
         """
-        cost, gradient, hessian = self._reprojection(x, rows, blur)
+        posed = self.keypoint_body.pose(x)
+        cost, forces, directions = self.reprojection(posed.keypoints, rows, blur)
+        moves = self.keypoint_body.measured_moves(posed, directions)
+        gradient = self.keypoint_body.pull_back(posed, forces)
+        hessian = moves.mT @ moves
+        cost = cost + add_upright(
+            posed.local[:, 0], posed.tangent[:, 0], self.weights.upright, gradient, hessian
+        )
         for term in (self._add_pose_prior, self._add_hinges, self._add_shape_prior):
             cost = cost + term(x, gradient, hessian)
+        if self.proximal is not None:
+            cost = cost + self.proximal.add(posed, x, rows, gradient, hessian)
         return Linearised(cost, gradient, hessian)
-
-    def _residuals(self, x: Tensor, rows: Tensor, blur: float) -> tuple[Tensor, Tensor]:
-        """Residuals (b, P, 2) in deviations, and their derivatives (b, P, 2, 85)."""
-        found = self.keypoint_body.jacobian(*x.split(SIZES, dim=1))
-        depth = found.keypoints[..., 2:].clamp(min=MIN_DEPTH)
-        rays = found.keypoints[..., :2] / depth
-        scale = self.focal[rows] / (blur * self.noise_px[rows, None, None])
-        offset = (self.centre[rows] - self.problem.keypoints_2d[rows]) / (
-            blur * self.noise_px[rows, None, None]
-        )
-        by_transl = found.transl[:, None, None] * torch.eye(3).to(x)
-        moves = torch.cat(
-            [found.pose, found.betas, by_transl.expand(*found.pose.shape[:2], 3, 3)], dim=-1
-        )
-        across = moves[:, :, :2] - rays[..., None] * moves[:, :, 2:]
-        return rays * scale + offset, across * (scale / depth)[..., None]
-
-    def _reprojection(self, x: Tensor, rows: Tensor, blur: float) -> Linearised:
-        """Geman-McClure by iteratively reweighted least squares: each weight is rho'(|r|^2)."""
-        residuals, moves = self._residuals(x, rows, blur)
-        squared = residuals.square().sum(dim=-1)
-        shrink = 1 / (1 + squared / self.weights.outlier**2)
-        conf = self.conf[rows]
-        weight = (conf.sqrt() * shrink)[..., None]
-        weighted = (moves * weight[..., None]).flatten(1, 2)  # (b, 2 P, 85)
-        gradient = (weighted.mT @ (residuals * weight).flatten(1)[..., None])[..., 0]
-        cost = 0.5 * (conf * squared * shrink).sum(dim=1)
-        return Linearised(cost, gradient, weighted.mT @ weighted)
 
     def _add_pose_prior(self, x: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
         """The cheapest component, picked anew at each call; its precision is added as it is."""
-        costs, t = self.prior.component_costs(x[:, _POSE]), self.weights.prior_temperature
+        costs = self.prior.component_costs(x[:, _POSE])
         component = costs.argmin(dim=1)
-        precision = t * self.precision[component]
+        precision = self.precision[component]
         difference = x[:, _POSE] - self.prior.means[component]
         gradient[:, _POSE] += (precision @ difference[..., None])[..., 0]
         hessian[:, _POSE, _POSE] += precision
-        return t * costs.amin(dim=1)
+        return self.weights.prior_temperature * costs.amin(dim=1)
 
     def _add_hinges(self, x: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
         """Residuals exp(alpha): their Gauss-Newton Hessian is half the true one, so use that."""

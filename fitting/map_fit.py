@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from priors.gmm import MaxMixturePrior
 
-from .body import Body
 from .keypoint_body import KeypointBody
-from .keypoints import map_keypoints
-from .lm import LmOptions, minimize_lm
-from .map_energy import SIZES, MapEnergy, MapWeights
+from .lm import TILE, Linearised, LmOptions, minimize_lm
+from .map_energy import MapEnergy, MapWeights, RigidEnergy
+from .parallel import map_on_cores
 from .problem import PARAMETERS, BodyParams, FitProblem, FitResult
-from .results import fit_from_starts, make_result
+from .results import fit_seen, make_result
+from .solver import Solution
+
+_CHUNK_ROWS = 256
+_RIGID = [0, 1, 2, 82, 83, 84]  # orientation and translation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One of the minimisations that a fit is made of; each starts where the one before ended.
+
+    Attributes:
+        steps: of Levenberg-Marquardt, at most.
+        blur: how many times wider than expected the noise of keypoints is taken to be.
+        rigid: move orientation and translation only.
+        keep: starts of each person that go on to the next stage, those of lowest cost.
+    """
+
+    steps: int
+    blur: float = 1.0
+    rigid: bool = False
+    keep: int = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,62 +46,89 @@ class LmConfig:
 
     Attributes:
         weights: of the energy's terms.
-        blurs: stages; each widens the expected keypoint noise by this factor and starts where the
-            one before ended. The first moves orientation and translation only.
-        steps: of Levenberg-Marquardt, at most, in each stage.
+        stages: from coarse to fine.
         options: of the solver, but for the number of steps.
     """
 
     weights: MapWeights = field(default_factory=MapWeights)
-    blurs: tuple[float, ...] = (8.0, 8.0, 3.0, 1.0)
-    steps: tuple[int, ...] = (8, 5, 5, 20)
+    stages: tuple[Stage, ...] = (
+        Stage(steps=5, blur=8, rigid=True),
+        Stage(steps=4, blur=3, keep=6),
+        Stage(steps=4, blur=3, keep=2),
+        Stage(steps=15),
+    )
     options: LmOptions = field(default_factory=LmOptions)
 
     def __post_init__(self) -> None:
-        if len(self.blurs) != len(self.steps) or not self.steps:
-            raise ValueError(
-                f"blurs and steps must be as long as each other, got {self.blurs} and {self.steps}"
-            )
+        if not self.stages:
+            raise ValueError("a fit needs at least one stage")
 
 
-def fit_map(
-    body: Body,
-    prior: MaxMixturePrior,
-    problem: FitProblem,
-    starts: Sequence[BodyParams],
-    config: LmConfig,
-) -> FitResult:
-    """Fit people from each of the starts, and keep each person's fit of lowest cost.
+class MapSolver:
+    """Fits the people of one keypoint set on one body; what they share is precomputed once."""
 
-    Args:
-        body: on the problem's device, in its dtype.
-        prior: likewise.
-        problem: B people; those with nothing seen get status `NO_KEYPOINTS` and NaN parameters.
-        starts: at least one initial estimate of the B people.
-        config: of the solver.
-    """
-    keypoint_body = KeypointBody(body, map_keypoints(body, problem.keypoint_set))
+    def __init__(
+        self, prior: MaxMixturePrior, keypoint_body: KeypointBody, config: LmConfig
+    ) -> None:
+        self.prior, self.keypoint_body, self.config = prior, keypoint_body, config
 
-    def prepare(seen: FitProblem) -> Callable[[BodyParams], FitResult]:
-        return partial(_fit_from, MapEnergy(keypoint_body, prior, seen, config.weights), config)
+    def __call__(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:
+        """Fit people from each of the starts, and keep each person's fit of lowest cost.
 
-    with torch.no_grad():
-        return fit_from_starts(problem, keypoint_body.defined, starts, prepare)
+        Args:
+            problem: B people; those with nothing seen get status `NO_KEYPOINTS` and NaN parameters.
+            starts: at least one initial estimate of the B people.
+        """
+        return fit_seen(problem, self.keypoint_body.defined, starts, self._fit)
 
+    def _fit(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:
+        """All at once on a GPU; on a CPU in chunks whose matrices stay in its caches."""
+        rows = torch.arange(len(problem), device=problem.conf.device)
+        if rows.is_cuda:
+            return self._fit_chunk(problem, starts)
+        share = -(-len(rows) // torch.get_num_threads())
+        size = max(TILE, min(share, _CHUNK_ROWS // len(starts)))
 
-def _fit_from(energy: MapEnergy, config: LmConfig, start: BodyParams) -> FitResult:
-    x = start.pack(PARAMETERS)
-    rigid = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
-    rigid[:3] = rigid[-3:] = True
-    num_steps = torch.zeros(len(x), dtype=torch.int32, device=x.device)
-    for stage, (blur, steps) in enumerate(zip(config.blurs, config.steps, strict=True)):
-        solution = minimize_lm(
-            partial(energy.linearise, blur=blur),
-            x,
-            replace(config.options, max_steps=steps),
-            free=rigid if stage == 0 else None,
+        def work(chunk: Tensor) -> FitResult:
+            return self._fit_chunk(problem.select(chunk), [start.select(chunk) for start in starts])
+
+        return FitResult.concatenate(map_on_cores(work, rows.split(size)))
+
+    @torch.no_grad()
+    def _fit_chunk(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:
+        energy = MapEnergy(self.keypoint_body, self.prior, problem, self.config.weights)
+        x = torch.cat([start.pack(PARAMETERS) for start in starts])
+        person = torch.arange(len(problem), device=x.device).repeat(len(starts))
+        num_steps = torch.zeros_like(person, dtype=torch.int32)
+        for stage in self.config.stages:
+            solution = self._minimise(energy, stage, x, person)
+            best = _cheapest(solution.cost_final, len(problem), stage.keep)
+            x, person = solution.x[best], person[best]
+            num_steps = (num_steps + solution.num_steps)[best]
+        best = _cheapest(solution.cost_final, len(problem), 1)
+        params = starts[0].unpack(solution.x[best], PARAMETERS)
+        keypoints = self.keypoint_body.pose(solution.x[best]).keypoints
+        return make_result(
+            problem, keypoints, params, solution.select(best), num_steps[: len(best)]
         )
-        x, num_steps = solution.x, num_steps + solution.num_steps
-    params = start.unpack(x, PARAMETERS)
-    keypoints = energy.keypoint_body(*x.split(SIZES, dim=1))
-    return make_result(energy.problem, keypoints, params, solution, num_steps)
+
+    def _minimise(self, energy: MapEnergy, stage: Stage, x: Tensor, person: Tensor) -> Solution:
+        options = replace(self.config.options, max_steps=stage.steps)
+        if not stage.rigid:
+
+            def linearise(x: Tensor, rows: Tensor) -> Linearised:
+                return energy.linearise(x, person[rows], blur=stage.blur)
+
+            return minimize_lm(linearise, x, options)
+        rigid = RigidEnergy(energy, x, person)
+        solution = minimize_lm(partial(rigid.linearise, blur=stage.blur), x[:, _RIGID], options)
+        x = x.clone()
+        x[:, _RIGID] = solution.x
+        return replace(solution, x=x)
+
+
+def _cheapest(costs: Tensor, num_people: int, keep: int) -> Tensor:
+    """Rows of the `keep` cheapest of each person's starts, costs (S B,); the first ones first."""
+    costs = costs.nan_to_num(torch.inf).unflatten(0, (-1, num_people))
+    rank = costs.argsort(dim=0, stable=True)[:keep]
+    return (rank * num_people + torch.arange(num_people, device=costs.device)).flatten()

@@ -14,12 +14,14 @@ from priors.gmm import MaxMixturePrior
 
 from .body import Body
 from .camera import make_intrinsics
-from .initial import mean_starts
-from .map_fit import LmConfig, fit_map
+from .initial import MeanStarts
+from .keypoint_body import KeypointBody
+from .keypoints import map_keypoints
+from .map_fit import LmConfig, MapSolver
 from .people import People
 from .problem import BodyParams, FitProblem, FitResult
-from .skeleton import keypoint_set
-from .smplify import AdamConfig, LbfgsConfig, SmplifyConfig, fit_smplify
+from .skeleton import KeypointSet, keypoint_set
+from .smplify import AdamConfig, LbfgsConfig, SmplifyConfig, SmplifySolver
 
 SolverConfig = LmConfig | SmplifyConfig
 
@@ -30,17 +32,21 @@ SOLVERS: dict[str, Callable[[], SolverConfig]] = {
 }
 
 
-def solve(
-    body: Body,
-    prior: MaxMixturePrior,
-    problem: FitProblem,
-    starts: Sequence[BodyParams],
-    config: SolverConfig,
-) -> FitResult:
-    """Fit by the solver that `config` is of; arguments as those of `map_fit.fit_map`."""
+Solver = Callable[[FitProblem, Sequence[BodyParams]], FitResult]
+
+
+def make_solver(
+    body: Body, prior: MaxMixturePrior, keypoints: KeypointSet, config: SolverConfig
+) -> Solver:
+    """The solver that `config` is of, for people of one keypoint set on one body.
+
+    It takes B people and their initial estimates. Body and prior are on the problems' device, in
+    their dtype.
+    """
+    keypoint_map = map_keypoints(body, keypoints)
     if isinstance(config, LmConfig):
-        return fit_map(body, prior, problem, starts, config)
-    return fit_smplify(body, prior, problem, starts, config)
+        return MapSolver(prior, KeypointBody(body, keypoint_map), config)
+    return SmplifySolver(body, prior, keypoint_map, config)
 
 
 def choose_device(name: str) -> torch.device:
@@ -118,13 +124,18 @@ def fit_people(
     device, dtype = body.v_template.device, body.v_template.dtype
     seconds = {"init": 0.0, "fit": 0.0}
     results, intrinsics = [], []
+    keypoints = keypoint_set(people.keypoint_set)
+    solver, make_starts = (
+        make_solver(body, prior, keypoints, config),
+        MeanStarts(body, prior, keypoints),
+    )
     for first in range(0, max(len(people), 1), batch_size):
         rows = np.arange(first, min(first + batch_size, len(people)))
         problem = make_problem(people.select(rows), focal=focal, device=device, dtype=dtype)
         began = time.perf_counter()
-        starts = mean_starts(body, prior, problem)
+        starts = make_starts(problem)
         started = time.perf_counter()
-        results.append(solve(body, prior, problem, starts, config).to("cpu"))
+        results.append(solver(problem, starts).to("cpu"))
         seconds["init"] += started - began
         seconds["fit"] += time.perf_counter() - started
         intrinsics.append(problem.intrinsics.cpu())

@@ -84,6 +84,30 @@ class BodyParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Proximal:
+    """An estimate of B people from elsewhere (a regressor, an earlier fit), and how good it is.
+
+    Attributes:
+        params: the estimate; its translation is not used.
+        pose_std: (B or 1, 24) radians, expected deviation of each joint's rotation about each axis.
+        betas_std: (B or 1, 10).
+    """
+
+    params: BodyParams
+    pose_std: Tensor
+    betas_std: Tensor
+
+    def select(self, rows: Tensor) -> Proximal:
+        """Of the people at `rows`."""
+        B = len(self.params)
+        return Proximal(
+            params=self.params.select(rows),
+            pose_std=self.pose_std.expand(B, -1)[rows],
+            betas_std=self.betas_std.expand(B, -1)[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitProblem:
     """2D keypoints of B people and the cameras that saw them, on one device in one dtype.
 
@@ -93,6 +117,7 @@ class FitProblem:
         conf: (B, P) in [0, 1]; 0 means unseen.
         intrinsics: (B, 3, 3) pixels.
         image_size: (B, 2) width and height, pixels.
+        proximal: what else is known of the people; the published baselines do not use it.
     """
 
     keypoint_set: KeypointSet
@@ -100,6 +125,7 @@ class FitProblem:
     conf: Tensor
     intrinsics: Tensor
     image_size: Tensor
+    proximal: Proximal | None = None
 
     def __post_init__(self) -> None:
         B = len(self.conf)
@@ -125,6 +151,7 @@ class FitProblem:
             conf=self.conf[rows],
             intrinsics=self.intrinsics[rows],
             image_size=self.image_size[rows],
+            proximal=None if self.proximal is None else self.proximal.select(rows),
         )
 
     @property

@@ -13,24 +13,27 @@ from .problem import PARAMETERS, BodyParams, FitProblem, FitResult, Status
 from .solver import Solution
 
 
-def fit_from_starts(
+def fit_seen(
     problem: FitProblem,
     defined: Tensor,
     starts: Sequence[BodyParams],
-    prepare: Callable[[FitProblem], Callable[[BodyParams], FitResult]],
+    fit: Callable[[FitProblem, Sequence[BodyParams]], FitResult],
 ) -> FitResult:
-    """Fit those who have a seen keypoint from every start; keep each one's fit of lowest cost.
+    """Fit those who have a seen keypoint; the others get `NO_KEYPOINTS` and NaN parameters.
 
     Args:
-        problem: B people; those with nothing seen get status `NO_KEYPOINTS` and NaN parameters.
+        problem: B people.
         defined: (P,) bool, the keypoints that the body has; the others count as unseen.
-        starts: at least one initial estimate of the B people.
-        prepare: takes the people to fit, and gives the function that fits them from a start.
+        starts: initial estimates of the B people.
+        fit: of the people to fit.
     """
     problem = replace(problem, conf=problem.conf * defined)
     rows = torch.nonzero((problem.conf > 0).any(dim=1))[:, 0]
-    fit = prepare(problem.select(rows))
-    return _scatter(_cheapest([fit(start.select(rows)) for start in starts]), rows, len(problem))
+    if len(rows) == 0:
+        like = problem.conf
+        return FitResult.nothing_seen(len(problem), like.shape[1], like=like)
+    result = fit(problem.select(rows), [start.select(rows) for start in starts])
+    return _scatter(result, rows, len(problem))
 
 
 def make_result(
@@ -61,14 +64,6 @@ def make_result(
         num_steps=num_steps,
         status=torch.where(finite, status, int(Status.DIVERGED)).to(torch.int32),
     )
-
-
-def _cheapest(results: Sequence[FitResult]) -> FitResult:
-    """Per person, the result of lowest final cost."""
-    costs = torch.stack([result.cost_final.nan_to_num(torch.inf) for result in results])
-    B = costs.shape[1]
-    best = costs.argmin(dim=0) * B + torch.arange(B, device=costs.device)
-    return FitResult.concatenate(results).select(best)
 
 
 def _scatter(result: FitResult, rows: Tensor, num_people: int) -> FitResult:

@@ -28,9 +28,9 @@ from priors.shape import shape_cost
 
 from .body import Body, pose_body
 from .camera import project_points
-from .keypoints import KeypointMap, map_keypoints
+from .keypoints import KeypointMap
 from .problem import BodyParams, FitProblem, FitResult
-from .results import fit_from_starts, make_result
+from .results import fit_seen, make_result
 from .robust import geman_mcclure
 from .solver import LbfgsOptions, Solution, minimize_adam, minimize_lbfgs
 
@@ -92,28 +92,30 @@ class LbfgsConfig:
 SmplifyConfig = AdamConfig | LbfgsConfig
 
 
-def fit_smplify(
-    body: Body,
-    prior: MaxMixturePrior,
-    problem: FitProblem,
-    starts: Sequence[BodyParams],
-    config: SmplifyConfig,
-) -> FitResult:
-    """Fit people by SMPLify from each of the starts, and keep each person's fit of lowest cost.
+class SmplifySolver:
+    """Fits the people of one keypoint set on one body."""
 
-    Args:
-        body: on the problem's device, in its dtype.
-        prior: likewise.
-        problem: B people; those with nothing seen get status `NO_KEYPOINTS` and NaN parameters.
-        starts: at least one initial estimate of the B people (`initial.mean_starts`).
-        config: which SMPLify, and its settings.
-    """
-    keypoint_map = map_keypoints(body, problem.keypoint_set)
+    def __init__(
+        self,
+        body: Body,
+        prior: MaxMixturePrior,
+        keypoint_map: KeypointMap,
+        config: SmplifyConfig,
+    ) -> None:
+        self.body, self.prior, self.keypoint_map, self.config = body, prior, keypoint_map, config
 
-    def prepare(seen: FitProblem) -> Callable[[BodyParams], FitResult]:
-        return partial(_fit_from, _Energy(body, keypoint_map, prior, seen, config))
+    def __call__(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:
+        """Fit people by SMPLify from each of the starts, and keep each one's fit of lowest cost.
 
-    return fit_from_starts(problem, keypoint_map.defined, starts, prepare)
+        Args:
+            problem: B people; those with nothing seen get status `NO_KEYPOINTS` and NaN parameters.
+            starts: at least one initial estimate of the B people (`initial.mean_starts`).
+        """
+        return fit_seen(problem, self.keypoint_map.defined, starts, self._fit)
+
+    def _fit(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:
+        energy = _Energy(self.body, self.keypoint_map, self.prior, problem, self.config)
+        return _cheapest([_fit_from(energy, start) for start in starts])
 
 
 class _Energy:
@@ -218,3 +220,11 @@ def _stage(
             packed_cost, x, num_steps=config.num_steps, step_size=config.step_size
         )
     return params.unpack(solution.x, free), solution
+
+
+def _cheapest(results: Sequence[FitResult]) -> FitResult:
+    """Per person, the result of lowest final cost."""
+    costs = torch.stack([result.cost_final.nan_to_num(torch.inf) for result in results])
+    B = costs.shape[1]
+    best = costs.argmin(dim=0) * B + torch.arange(B, device=costs.device)
+    return FitResult.concatenate(results).select(best)

@@ -8,7 +8,7 @@ left out. A row never sees another row's values.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -32,6 +32,10 @@ class Solution:
     cost_final: Tensor
     num_steps: Tensor
     converged: Tensor
+
+    def select(self, rows: Tensor) -> Solution:
+        """Those of the problems at `rows`."""
+        return Solution(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 def minimize_adam(

@@ -21,7 +21,7 @@ from cli.main import main
 from fitting.body import load_body
 from fitting.camera import make_intrinsics, project_points
 from fitting.keypoints import map_keypoints
-from fitting.map_fit import LmConfig
+from fitting.map_fit import LmConfig, Stage
 from fitting.offline import SOLVERS
 from fitting.skeleton import keypoint_set
 from fitting.smplify import AdamConfig, LbfgsConfig
@@ -34,7 +34,9 @@ WIDTH, HEIGHT = 160, 200
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """The commands' wiring is tested here, so few steps do; the solvers have their own tests."""
-    monkeypatch.setitem(SOLVERS, "lm", lambda: LmConfig(blurs=(8.0, 1.0), steps=(2, 2)))
+    monkeypatch.setitem(
+        SOLVERS, "lm", lambda: LmConfig(stages=(Stage(steps=2, blur=8), Stage(steps=2)))
+    )
     monkeypatch.setitem(SOLVERS, "adam", lambda: AdamConfig(num_steps=4))
     monkeypatch.setitem(SOLVERS, "lbfgs", lambda: LbfgsConfig(options=LbfgsOptions(max_steps=2)))
 
@@ -119,7 +121,8 @@ def test_fit_writes_table_record_pictures_and_page(fit_cli, keypoints, pictures,
     assert set(record["seconds"]) == {"load", "detect", "init", "fit", "write"}
     assert record["counts"]["people"] == record["counts"]["fitted"] == 2
     assert read_fits(out).metadata["body_sha256"] == load_body().sha256
-    assert json.loads(read_fits(out).metadata["config"])["solver_settings"]["steps"] == [2, 2]
+    settings = json.loads(read_fits(out).metadata["config"])["solver_settings"]
+    assert [stage["steps"] for stage in settings["stages"]] == [2, 2]
     for name in ("overlays/a.jpg", "overlays/b.png.jpg", "people/000001_overlay.jpg"):
         assert cv2.imread(str(out / name)) is not None
     page = (out / "report.html").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from bodies import synthetic_arrays, write_body
 from scipy.spatial.transform import Rotation
 
 from fitting.body import load_body
-from fitting.keypoint_body import KeypointBody, right_jacobian
+from fitting.keypoint_body import SIZES, KeypointBody, right_jacobian
 from fitting.keypoints import map_keypoints
 from fitting.skeleton import KEYPOINT_SETS, keypoint_set
 
@@ -51,13 +51,27 @@ def test_equals_the_full_mesh(which, name, dtype, bodies, rng):
 def test_jacobian_equals_automatic_differentiation(which, name, angle, bodies, rng):
     fast = KeypointBody(bodies[which], map_keypoints(bodies[which], keypoint_set(name)))
     params = random_params(rng, 1, angle)
-    got = fast.jacobian(*params)
+    got = fast.jacobian(*params)[0]
     by_auto = torch.func.jacfwd(lambda *p: fast(*p)[0], argnums=(0, 1, 2, 3))(*params)
-    pose = torch.cat([by_auto[0][:, :, 0], by_auto[1][:, :, 0]], dim=-1)
-    assert (got.pose[0] - pose).abs().max() < 1e-8
-    assert (got.betas[0] - by_auto[2][:, :, 0]).abs().max() < 1e-8
-    transl = got.transl[:, None, None] * torch.eye(3)
-    assert (transl - by_auto[3][:, :, 0]).abs().max() < 1e-12
+    expected = torch.cat([part[:, :, 0] for part in by_auto], dim=-1)
+    assert (got - expected).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("name", ["smpl24", "coco17", "spin49"])
+def test_measured_moves_are_those_of_rigid_limbs(name, bodies, rng):
+    """Exact for joints of a body without pose correctives, and near it for the others."""
+    body = bodies["bundled"]
+    fast = KeypointBody(body, map_keypoints(body, keypoint_set(name)))
+    if name == "smpl24":
+        fast.pose_offsets.zero_()
+    x = torch.cat(random_params(rng, 3), dim=1)
+    directions = torch.from_numpy(rng.normal(size=(3, len(fast.keypoint_set), 2, 3)))
+    directions = directions * fast.defined[:, None, None]
+    got = fast.measured_moves(fast.pose(x), directions)
+    exact = fast.jacobian(*x.split(SIZES, dim=1))
+    expected = (directions @ exact).flatten(1, 2)
+    apart = (got - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert apart < (1e-12 if name == "smpl24" else 0.03)
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-6, 1e-3])
@@ -67,7 +81,7 @@ def test_jacobian_near_rest_equals_finite_differences(angle, bodies, rng):
     fast = KeypointBody(body, map_keypoints(body, keypoint_set("coco17")))
     pose = torch.from_numpy(rng.normal(0, 1, (1, 72)) * angle)
     betas = torch.zeros(1, 10, dtype=torch.float64)
-    got = fast.jacobian(pose[:, :3], pose[:, 3:], betas).pose[0]
+    got = fast.jacobian(pose[:, :3], pose[:, 3:], betas, betas[:, :3])[0]
     for column in (0, 4, 20, 50, 57, 71):
         step = torch.zeros(1, 72, dtype=torch.float64)
         step[0, column] = 1e-5

@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
 
 from fitting.body import load_body, pose_body
 from fitting.camera import make_intrinsics, project_points
-from fitting.initial import mean_starts
+from fitting.initial import MeanStarts
 from fitting.keypoint_body import KeypointBody
 from fitting.keypoints import map_keypoints
 from fitting.lm import Linearised, LmOptions, minimize_lm
 from fitting.map_energy import MapEnergy, MapWeights
-from fitting.map_fit import LmConfig, fit_map
+from fitting.map_fit import LmConfig
+from fitting.offline import make_solver
 from fitting.problem import PARAMETERS, BodyParams, FitProblem, Status
 from fitting.skeleton import keypoint_set
-from fitting.smplify import AdamConfig, fit_smplify
+from fitting.smplify import AdamConfig
 from priors.gmm import load_pose_prior
 
 PATIENT = LmOptions(max_steps=100, cost_tolerance=1e-14)
@@ -70,19 +72,6 @@ def test_agrees_with_scipys_levenberg_marquardt():
     for row in range(4):
         public = least_squares(residuals, start[row].numpy(), method="lm", args=(row,), xtol=1e-14)
         assert solution.cost_final[row].item() == pytest.approx(public.cost, rel=1e-8)
-
-
-def test_fixed_unknowns_stay_and_the_others_solve_the_rest():
-    linearise, residuals = curve(3)
-    start = torch.tensor([[2.0, -0.5, 1.0]], dtype=torch.float64).repeat(4, 1)
-    free = torch.tensor([True, False, True])
-    solution = minimize_lm(linearise, start, PATIENT, free=free)
-    assert (solution.x[:, 1] == -0.5).all()
-    for row in range(4):
-        public = least_squares(
-            lambda z, row=row: residuals([z[0], -0.5, z[1]], row), [2.0, 1.0], method="lm"
-        )
-        np.testing.assert_allclose(solution.x[row, [0, 2]], public.x, atol=1e-6)
 
 
 @pytest.mark.parametrize("fault", ["nan", "inf", "indefinite", "huge"])
@@ -155,6 +144,13 @@ def people(body, prior, batch=3, seed=0, name="coco17"):
     return problem, params
 
 
+def fit(body, prior, problem, config=None):
+    """From the usual starts."""
+    starts = MeanStarts(body, prior, problem.keypoint_set)(problem)
+    config = LmConfig() if config is None else config
+    return make_solver(body, prior, problem.keypoint_set, config)(problem, starts)
+
+
 def energy_of(body, prior, problem):
     keypoint_body = KeypointBody(body, map_keypoints(body, problem.keypoint_set))
     return MapEnergy(keypoint_body, prior, problem, MapWeights())
@@ -180,6 +176,7 @@ def test_cost_is_the_documented_one(body, prior):
     problem, params = people(body, prior, 1)
     x = params.pack(PARAMETERS)
     x[:, -3:] += 0.1
+    x[:, :3] += torch.tensor([0.1, -0.2, 0.3])
     got = energy_of(body, prior, problem).linearise(x, torch.tensor([0])).cost.item()
     moved = params.unpack(x, PARAMETERS)
     pixels, _ = project_points(
@@ -189,10 +186,12 @@ def test_cost_is_the_documented_one(body, prior):
     s = (((pixels[0].numpy() - seen) / (0.02 * np.ptp(seen, axis=0).max())) ** 2).sum(1)
     pose = moved.body_pose[0].numpy()
     hinges = np.exp(2 * pose[[52, 55, 9, 12]] * [1, -1, -1, -1]).sum()
+    up = Rotation.from_rotvec(moved.global_orient[0].numpy()).apply([0, 1, 0])
     expected = (
         0.5 * (problem.conf[0].numpy() * s / (1 + s / 16)).sum()
         + 0.2 * prior(moved.body_pose).item()
         + hinges
+        + 2 * (1 + up[1])
         + 0.5 * (moved.betas**2).sum().item()
     )
     assert got == pytest.approx(expected, rel=1e-9)
@@ -208,9 +207,7 @@ def test_hessian_is_positive_definite_with_the_priors(body, prior):
 def test_fits_are_closer_to_the_truth_than_smplifys(body, prior):
     problem, true = people(body, prior, 4)
     problem = replace(problem, conf=torch.ones_like(problem.conf))
-    starts = mean_starts(body, prior, problem)
-    ours = fit_map(body, prior, problem, starts, LmConfig())
-    theirs = fit_smplify(body, prior, problem, starts, AdamConfig())
+    ours, theirs = fit(body, prior, problem), fit(body, prior, problem, AdamConfig())
     joints = pose_body(body, true).joints
 
     def error(result):
@@ -226,27 +223,37 @@ def test_people_without_keypoints_and_single_keypoints(body, prior):
     problem.conf[0] = 0
     problem.conf[1, 1:] = 0
     problem.conf[1, 0] = 1
-    result = fit_map(body, prior, problem, mean_starts(body, prior, problem), LmConfig())
+    result = fit(body, prior, problem)
     assert result.status[0] == Status.NO_KEYPOINTS
     assert result.params.transl[1:].isfinite().all()
     empty = problem.select(torch.tensor([], dtype=torch.long))
-    assert len(fit_map(body, prior, empty, mean_starts(body, prior, empty), LmConfig())) == 0
+    assert len(fit(body, prior, empty)) == 0
 
 
-@pytest.mark.parametrize("batch", [3, 20])
-def test_neighbours_do_not_change_a_fit(batch, body, prior):
-    """But for rounding: matrix products of other batch sizes add up in another order."""
-    problem, _ = people(body, prior, batch)
-    wild = replace(problem, keypoints_2d=problem.keypoints_2d.clone())
-    generator = torch.Generator().manual_seed(5)
-    wild.keypoints_2d[1] = 1e6 * torch.rand(17, 2, generator=generator).double()
-    wild.keypoints_2d[2:-1] = problem.keypoints_2d[2:-1].flip(0)
-    one, other = (
-        fit_map(body, prior, p, mean_starts(body, prior, p), LmConfig()) for p in (problem, wild)
+@pytest.mark.parametrize("batch", [3, 70])
+def test_bad_neighbours_do_not_change_a_bit_of_a_fit(batch):
+    body, prior = load_body(), load_pose_prior()
+    problem, _ = people(body.double(), prior.double(), batch)
+    body, prior = body.float(), prior.float()
+    problem = replace(
+        problem,
+        **{
+            name: getattr(problem, name).float()
+            for name in ("keypoints_2d", "conf", "intrinsics", "image_size")
+        },
     )
-    change = (one.params.body_pose - other.params.body_pose)[[0, -1]].abs().max()
-    assert change < 1e-9
-    assert other.params.transl.isfinite().all()
+    wild = replace(problem, keypoints_2d=problem.keypoints_2d.clone(), conf=problem.conf.clone())
+    wild.keypoints_2d[1] = 1e6 * torch.rand(17, 2, generator=torch.Generator().manual_seed(5))
+    wild.keypoints_2d[2] = 1e30
+    wild.conf[-2, 1:] = 0
+    one, other = (fit(body, prior, p) for p in (problem, wild))
+    same = [row for row in range(batch) if row not in (1, 2, batch - 2)]
+    for field in ("body_pose", "global_orient", "betas", "transl"):
+        assert torch.equal(getattr(one.params, field)[same], getattr(other.params, field)[same])
+    alone = fit(body, prior, problem.select(torch.tensor([0])))
+    torch.testing.assert_close(
+        alone.params.body_pose[0], one.params.body_pose[0], atol=1e-3, rtol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -254,7 +261,7 @@ def test_neighbours_do_not_change_a_fit(batch, body, prior):
     [
         (lambda: LmOptions(max_steps=0), "at least 1"),
         (lambda: MapWeights(noise=0), "noise must be positive"),
-        (lambda: LmConfig(steps=(1, 2)), "as long as each other"),
+        (lambda: LmConfig(stages=()), "at least one stage"),
     ],
 )
 def test_wrong_settings_are_named(make, message):

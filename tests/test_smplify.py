@@ -10,11 +10,12 @@ import torch
 
 from fitting.body import load_body
 from fitting.camera import make_intrinsics, project_points
-from fitting.initial import mean_starts
+from fitting.initial import MeanStarts
 from fitting.keypoints import map_keypoints
+from fitting.offline import make_solver
 from fitting.problem import BodyParams, FitProblem, Status
 from fitting.skeleton import keypoint_set
-from fitting.smplify import AdamConfig, LbfgsConfig, _Energy, fit_smplify
+from fitting.smplify import AdamConfig, LbfgsConfig, _Energy
 from fitting.solver import LbfgsOptions
 from priors.gmm import load_pose_prior
 
@@ -47,6 +48,13 @@ def standing(prior, batch=2, seed=0, away=()):
 
 def posed(body, params):
     return body(params.global_orient, params.body_pose, params.betas, params.transl)
+
+
+def fit(body, prior, problem, config, starts=None):
+    """From the usual starts, or those given."""
+    if starts is None:
+        starts = MeanStarts(body, prior, problem.keypoint_set)(problem)
+    return make_solver(body, prior, problem.keypoint_set, config)(problem, starts)
 
 
 def problem_of(body, params, name="coco17"):
@@ -112,7 +120,7 @@ def test_smplifyx_stages_are_the_published_ones():
 def test_adam_fits_front_and_back(body, prior):
     true = standing(prior, 3, away=[1])
     problem = problem_of(body, true)
-    result = fit_smplify(body, prior, problem, mean_starts(body, prior, problem), AdamConfig())
+    result = fit(body, prior, problem, AdamConfig())
     assert (result.mean_reprojection_error < 0.05 * problem.person_size).all()
     assert (error_mm(body, result.params, true) < 120).all()
     forward = (
@@ -125,11 +133,9 @@ def test_adam_fits_front_and_back(body, prior):
 def test_lbfgs_reaches_a_lower_cost_with_more_steps(body, prior):
     true = standing(prior, 2)
     problem = problem_of(body, true)
-    starts = mean_starts(body, prior, problem)[:1]
-    few = fit_smplify(body, prior, problem, starts, QUICK)
-    more = fit_smplify(
-        body, prior, problem, starts, LbfgsConfig(options=LbfgsOptions(max_steps=40))
-    )
+    starts = MeanStarts(body, prior, problem.keypoint_set)(problem)[:1]
+    few = fit(body, prior, problem, QUICK, starts)
+    more = fit(body, prior, problem, LbfgsConfig(options=LbfgsOptions(max_steps=40)), starts)
     assert (more.cost_final <= few.cost_final).all()
     assert (more.mean_reprojection_error < 0.02 * problem.person_size).all()
 
@@ -140,7 +146,7 @@ def test_people_without_keypoints_keep_their_row(config, body, prior):
     problem = problem_of(body, true)
     problem.conf[1] = 0
     before = problem.keypoints_2d.clone(), problem.conf.clone()
-    result = fit_smplify(body, prior, problem, mean_starts(body, prior, problem), config)
+    result = fit(body, prior, problem, config)
     assert result.status.tolist()[1] == Status.NO_KEYPOINTS
     assert result.params.transl[1].isnan().all()
     assert result.params.transl[[0, 2]].isfinite().all()
@@ -153,27 +159,21 @@ def test_one_keypoint_is_enough_to_stay_finite(body, prior):
     problem.conf[0, 1:] = 0
     problem.conf[1, :11] = 0
     problem.conf[1, 13:] = 0  # only the two hips, which the second stage does not trust
-    result = fit_smplify(
-        body, prior, problem, mean_starts(body, prior, problem), AdamConfig(num_steps=20)
-    )
+    result = fit(body, prior, problem, AdamConfig(num_steps=20))
     assert result.params.transl.isfinite().all()
     assert result.mean_reprojection_error.isfinite().all()
 
 
 def test_empty_batch(body, prior):
     problem = problem_of(body, standing(prior, 2)).select(torch.tensor([], dtype=torch.long))
-    result = fit_smplify(
-        body, prior, problem, mean_starts(body, prior, problem), AdamConfig(num_steps=2)
-    )
+    result = fit(body, prior, problem, AdamConfig(num_steps=2))
     assert len(result) == 0
 
 
 def test_same_input_gives_the_same_bits(body, prior):
     problem = problem_of(body, standing(prior, 2))
-    starts = mean_starts(body, prior, problem)
-    first, again = (
-        fit_smplify(body, prior, problem, starts, AdamConfig(num_steps=10)) for _ in range(2)
-    )
+    starts = MeanStarts(body, prior, problem.keypoint_set)(problem)
+    first, again = (fit(body, prior, problem, AdamConfig(num_steps=10), starts) for _ in range(2))
     assert torch.equal(first.params.body_pose, again.params.body_pose)
     assert torch.equal(first.cost_final, again.cost_final)
 
