@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench assets clean
+.PHONY: demo test lint format bench soak clean
 
 demo: .venv/ready
 	$(BIN)/python tools/make_demo.py demo/pictures
@@ -24,7 +24,11 @@ format: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python tools/update_readme.py
+
+soak: .venv/ready
+	$(BIN)/python benchmarks/fuzz.py
 
 # A server without libGL cannot load OpenCV's desktop build; its headless twin has the same module.
 .venv/ready: setup.py constraints.txt

@@ -1,36 +1,46 @@
 """3D error of every solver and start on held-out poses, at three levels of keypoint noise.
 
-    python benchmarks/accuracy.py [--people 192] [--solver adam --solver lbfgs]
+    python benchmarks/accuracy.py [--people 192] [--solver lm] [--start regressor] [--level 4px]
 
 Poses are those of subjects that no prior was fitted to; bodies, cameras and noise are random and
 seeded (`benchmarks/problems.py`). The solver is told the camera's intrinsics. MPJPE and PA-MPJPE
 are over LSP's 14 joints, MPJPE aligned at the pelvis, PVE over all vertices, aligned alike.
+
+The row "start" is the error of the regressor-like estimate itself. L-BFGS may fit only some of the
+people, being slow; the other rows then say under "subset" how they did on the same ones.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
-from problems import FAMILIES, LEVELS, Truth, add_noise, make_truth
+from cases import CASES, REGRESSOR, STARTS, Case, make_fit
+from problems import FAMILIES, LEVELS, Truth, add_noise, make_truth, perturb
 from record import RESULTS, describe_run
 
-from fitting.body import Body, load_body
+from fitting.body import Body, load_body, pose_body
+from fitting.camera import project_points
 from fitting.evaluation import body_errors
 from fitting.files import write_json
-from fitting.initial import MeanStarts
-from fitting.offline import SOLVERS, choose_device, make_solver
+from fitting.keypoints import map_keypoints
+from fitting.offline import SOLVERS, choose_device
 from fitting.problem import BodyParams, FitProblem, FitResult
 from priors.gmm import MaxMixturePrior, load_pose_prior
 
 OUTLIER_MM = 150.0
-BATCH = 64
+BATCH = {"lm": 1024, "adam": 64, "lbfgs": 64}  # people at once
+
+Errors = dict[str, np.ndarray]  # (N,) for each measure
 
 
-def errors_of(body: Body, params: BodyParams, truth: BodyParams) -> dict[str, np.ndarray]:
+def errors_of(body: Body, params: BodyParams, truth: BodyParams) -> Errors:
     """(N,) mm for each measure."""
     errors = body_errors(params, truth, body)
     return {
@@ -40,72 +50,183 @@ def errors_of(body: Body, params: BodyParams, truth: BodyParams) -> dict[str, np
     }
 
 
+@torch.no_grad()
+def reprojection_px(body: Body, params: BodyParams, problem: FitProblem) -> np.ndarray:
+    """(N,) mean distance in pixels from the keypoints seen."""
+    points = map_keypoints(body, problem.keypoint_set)(pose_body(body, params))
+    distance = (project_points(points, problem.intrinsics)[0] - problem.keypoints_2d).norm(dim=-1)
+    return distance.where(problem.conf > 0, torch.nan).nanmean(dim=1).cpu().numpy()
+
+
 def solve_all(
-    body: Body, prior: MaxMixturePrior, problem: FitProblem, solver: str
+    case: Case, body: Body, prior: MaxMixturePrior, problem: FitProblem, estimate: BodyParams
 ) -> tuple[FitResult, float]:
-    """Fit all people from the mean pose, batch by batch; and the seconds it took."""
+    """Fit all people, batch by batch; and the seconds it took, initial estimates included."""
+    fit = make_fit(case, body, prior, problem.keypoint_set)
     began = time.perf_counter()
-    fit = make_solver(body, prior, problem.keypoint_set, SOLVERS[solver]())
-    make_starts = MeanStarts(body, prior, problem.keypoint_set)
-    parts = []
-    for rows in torch.arange(len(problem)).split(BATCH):
-        batch = problem.select(rows)
-        parts.append(fit(batch, make_starts(batch)).to("cpu"))
+    parts = [
+        fit(problem.select(rows), estimate.select(rows)).to("cpu")
+        for rows in torch.arange(len(problem)).split(BATCH[case.solver])
+    ]
     return FitResult.concatenate(parts), time.perf_counter() - began
 
 
-def summarise(
-    errors: dict[str, np.ndarray], family: np.ndarray, result: FitResult, seconds: float
+def summarise(errors: Errors) -> dict[str, Any]:
+    """Means over everyone, and the share of outliers."""
+    means = {name: round(float(values.mean()), 2) for name, values in errors.items()}
+    return {**means, "outliers": round(float((errors["mpjpe"] > OUTLIER_MM).mean()), 4)}
+
+
+def make_record(errors: Errors, family: np.ndarray, subset: np.ndarray) -> dict[str, Any]:
+    """Summaries of N people, of each family of motion, and of those at `subset` (n,)."""
+
+    def of(rows: np.ndarray) -> dict[str, Any]:
+        return summarise({name: values[rows] for name, values in errors.items()})
+
+    record = {"people": len(family), **summarise(errors)}
+    record["families"] = {name: of(family == name) for name in FAMILIES if name in family}
+    if len(subset) < len(family):
+        record["subset"] = {"people": len(subset), **of(subset)}
+    return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """N people at one level of noise.
+
+    Attributes:
+        truth: as they are.
+        family: (N,) str.
+        problem: their keypoints as they were seen.
+        estimate: a regressor-like one.
+    """
+
+    truth: BodyParams
+    family: np.ndarray
+    problem: FitProblem
+    estimate: BodyParams
+
+    def select(self, rows: np.ndarray) -> Trial:
+        """The people at `rows` (indices)."""
+        chosen = torch.as_tensor(rows, device=self.problem.conf.device)
+        return Trial(
+            truth=self.truth.select(chosen),
+            family=self.family[rows],
+            problem=self.problem.select(chosen),
+            estimate=self.estimate.select(chosen),
+        )
+
+
+def measure_case(
+    case: Case, body: Body, prior: MaxMixturePrior, trial: Trial, subset: np.ndarray
 ) -> dict[str, Any]:
-    """Means over everyone, and 3D errors by family of motion."""
-
-    def means(rows: np.ndarray) -> dict[str, float]:
-        return {name: round(float(values[rows].mean()), 2) for name, values in errors.items()}
-
+    """The record of one solver and start. L-BFGS fits only the people at `subset` (n,)."""
+    if case.solver == "lbfgs":
+        trial = trial.select(subset)
+    result, seconds = solve_all(case, body, prior, trial.problem, trial.estimate)
+    errors = errors_of(body, result.params.to(body.v_template.device), trial.truth)
+    errors["reprojection_px"] = result.mean_reprojection_error.numpy()
     return {
-        **means(np.ones(len(family), dtype=bool)),
-        "outliers": round(float((errors["mpjpe"] > OUTLIER_MM).mean()), 4),
-        "reprojection_px": round(float(result.mean_reprojection_error.mean()), 3),
+        "solver": case.solver,
+        "start": case.start,
+        "proximal": case.proximal,
+        **make_record(errors, trial.family, subset),
         "seconds": round(seconds, 2),
-        "people_per_second": round(len(family) / seconds, 3),
-        "families": {name: means(family == name) for name in FAMILIES},
+        "people_per_second": round(len(trial.family) / seconds, 3),
     }
 
 
-def measure(body: Body, truth: Truth, solvers: tuple[str, ...], seed: int) -> list[dict[str, Any]]:
-    """One record for each solver and level of noise."""
+def measure_start(body: Body, trial: Trial, subset: np.ndarray) -> dict[str, Any]:
+    """The record of the regressor-like estimate itself."""
+    errors = errors_of(body, trial.estimate, trial.truth)
+    errors["reprojection_px"] = reprojection_px(body, trial.estimate, trial.problem)
+    labels = {"solver": "start", "start": REGRESSOR, "proximal": False}
+    return {**labels, **make_record(errors, trial.family, subset)}
+
+
+def measure(
+    body: Body,
+    truth: Truth,
+    cases: Sequence[Case],
+    levels: Sequence[str],
+    seed: int,
+    lbfgs_people: int,
+) -> list[dict[str, Any]]:
+    """One record for each case and level of noise, and for each level's regressor-like start.
+
+    L-BFGS fits `lbfgs_people`, spread evenly over everyone and so over the families of motion.
+    """
     prior = load_pose_prior().to(body.v_template.device)
+    people = len(truth.family)
+    few = min(lbfgs_people, people)
+    subset = np.arange(few) * people // few
+    estimate = perturb(truth.params, seed + 2)
     records = []
-    for level, noise in LEVELS.items():
-        problem = add_noise(truth.problem, noise, seed + 1)
-        for solver in solvers:
-            result, seconds = solve_all(body, prior, problem, solver)
-            errors = errors_of(body, result.params.to(body.v_template.device), truth.params)
-            numbers = summarise(errors, truth.family, result, seconds)
-            records.append({"solver": solver, "start": "mean", "noise": level, **numbers})
-            click.echo(
-                f"{solver:6} {level:5} MPJPE {numbers['mpjpe']:6.1f}  PA {numbers['pa_mpjpe']:6.1f}"
-                f"  PVE {numbers['pve']:6.1f}  {numbers['reprojection_px']:5.2f} px"
-                f"  {numbers['people_per_second']:6.2f}/s"
-            )
+    for level in levels:
+        problem = add_noise(truth.problem, LEVELS[level], seed + 1)
+        trial = Trial(truth=truth.params, family=truth.family, problem=problem, estimate=estimate)
+        if any(case.start == REGRESSOR for case in cases):
+            records.append({"noise": level, **measure_start(body, trial, subset)})
+            _echo(records[-1], "start")
+        for case in cases:
+            records.append({"noise": level, **measure_case(case, body, prior, trial, subset)})
+            _echo(records[-1], case.label)
     return records
+
+
+def _echo(record: dict[str, Any], label: str) -> None:
+    numbers = (
+        f"MPJPE {record['mpjpe']:6.1f}  PA {record['pa_mpjpe']:6.1f}  PVE {record['pve']:6.1f}"
+        f"  {record['outliers']:5.1%} outliers  {record['reprojection_px']:5.2f} px"
+    )
+    speed = f"  {record['people_per_second']:7.2f}/s" if "people_per_second" in record else ""
+    click.echo(f"{label:30} {record['noise']:5} {numbers}{speed}")
 
 
 @click.command()
 @click.option("--people", default=192, show_default=True, type=click.IntRange(min=3))
-@click.option("--solver", "solvers", multiple=True, default=tuple(SOLVERS), show_default=True)
+@click.option(
+    "--solver", "solvers", multiple=True, type=click.Choice(list(SOLVERS)), default=tuple(SOLVERS)
+)
+@click.option(
+    "--start",
+    "starts",
+    multiple=True,
+    type=click.Choice([*STARTS, REGRESSOR]),
+    default=(*STARTS, REGRESSOR),
+)
+@click.option(
+    "--level", "levels", multiple=True, type=click.Choice(list(LEVELS)), default=tuple(LEVELS)
+)
+@click.option("--lbfgs-people", default=24, show_default=True, type=click.IntRange(min=1))
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-def main(people: int, solvers: tuple[str, ...], seed: int, device: str) -> None:
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write instead of results/accuracy.json.",
+)
+def main(
+    people: int,
+    solvers: tuple[str, ...],
+    starts: tuple[str, ...],
+    levels: tuple[str, ...],
+    lbfgs_people: int,
+    seed: int,
+    device: str,
+    output: Path | None,
+) -> None:
+    """Measure solvers from their starts; repeat --solver, --start and --level to choose several."""
     body = load_body().to(choose_device(device))
     truth = make_truth(body, people, seed)
-    records = measure(body, truth, solvers, seed)
-    chosen = " ".join(f"--solver {name}" for name in solvers)
-    command = (
-        f"python benchmarks/accuracy.py --people {people} {chosen} --seed {seed} --device {device}"
-    )
+    cases = [case for case in CASES if case.solver in solvers and case.start in starts]
+    records = measure(body, truth, cases, levels, seed, lbfgs_people)
+    chosen = [f"--solver {name}" for name in solvers] if set(solvers) < set(SOLVERS) else []
+    chosen += [f"--start {name}" for name in starts] if len(starts) < len(STARTS) + 1 else []
+    chosen += [f"--level {name}" for name in levels] if len(levels) < len(LEVELS) else []
+    options = f"--people {people} --lbfgs-people {lbfgs_people} --seed {seed} --device {device}"
     record = {
-        **describe_run(command),
+        **describe_run(" ".join(["python benchmarks/accuracy.py", options, *chosen])),
         "people": people,
         "seed": seed,
         "keypoint_set": "coco17",
@@ -113,7 +234,7 @@ def main(people: int, solvers: tuple[str, ...], seed: int, device: str) -> None:
         "results": records,
     }
     RESULTS.mkdir(exist_ok=True)
-    write_json(RESULTS / "accuracy.json", record)
+    write_json(output or RESULTS / "accuracy.json", record)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,28 @@ LEVELS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class EstimateError:
+    """Standard deviations of a regressor-like estimate from the truth.
+
+    Attributes:
+        pose: radians about each axis, of each of the 23 joints of the body.
+        root: radians about each axis, of the whole body.
+        betas: of each of the ten.
+        across: metres, of the translation along the picture's x and y.
+        depth: of the logarithm of the distance; moves the person along the ray from the camera.
+    """
+
+    pose: float = 0.08
+    root: float = 0.1
+    betas: float = 0.7
+    across: float = 0.03
+    depth: float = 0.08
+
+
+ESTIMATE_ERROR = EstimateError()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Truth:
     """N people as they are.
 
@@ -141,3 +163,26 @@ def add_noise(problem: FitProblem, noise: Noise, seed: int) -> FitProblem:
     return replace(
         problem, keypoints_2d=torch.as_tensor(noisy).to(like), conf=torch.as_tensor(conf).to(like)
     )
+
+
+def perturb(truth: BodyParams, seed: int) -> BodyParams:
+    """An estimate of N people as a good regressor might give it: `ESTIMATE_ERROR` off the truth.
+
+    Each joint is turned in its own frame, R exp(d) with d normal. The translation is moved across
+    and then scaled. The input is not modified.
+    """
+    rng, error, N = np.random.default_rng(seed), ESTIMATE_ERROR, len(truth)
+    rotvec = torch.cat([truth.global_orient, truth.body_pose], dim=1).cpu().numpy()
+    deviation = np.where(np.arange(24) == 0, error.root, error.pose)[:, None]
+    turns = rng.normal(size=(N, 24, 3)) * deviation
+    before, turned = (Rotation.from_rotvec(part.reshape(-1, 3)) for part in (rotvec, turns))
+    rotvec = (before * turned).as_rotvec().reshape(N, 72)
+    shift = rng.normal(size=(N, 3)) * (error.across, error.across, 0)
+    transl = (truth.transl.cpu().numpy() + shift) * np.exp(rng.normal(size=(N, 1)) * error.depth)
+    arrays = {
+        "global_orient": rotvec[:, :3],
+        "body_pose": rotvec[:, 3:],
+        "betas": truth.betas.cpu().numpy() + rng.normal(size=(N, 10)) * error.betas,
+        "transl": transl,
+    }
+    return BodyParams(**{k: torch.as_tensor(v).to(truth.transl) for k, v in arrays.items()})

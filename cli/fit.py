@@ -52,6 +52,26 @@ KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
     help="SMPL-format body, .npz or .pkl; the bundled one if not given.",
 )
 @click.option(
+    "--init",
+    default="mean",
+    show_default=True,
+    metavar="mean|PATH",
+    help="Where fits begin: the mean pose, or estimates to refine: a fits table, or an .npz with "
+    "pose and betas.",
+)
+@click.option(
+    "--proximal-std",
+    metavar="RAD",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How far the estimates' joints are expected to be off about each axis.  [default: 0.2]",
+)
+@click.option(
+    "--starts",
+    type=click.IntRange(1, 18),
+    help="Initial poses tried for each person; 18 is slower and surer.  [default: 2; with "
+    "estimates 1]",
+)
+@click.option(
     "--solver",
     default="lm",
     show_default=True,
@@ -64,10 +84,15 @@ KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
     type=click.FloatRange(min=0, min_open=True),
     help="Focal length of all pictures; their diagonal if not given.",
 )
+@click.option(
+    "--solve-focal",
+    is_flag=True,
+    help="Take the focal lengths for guesses and solve for them too.",
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
 @click.option(
     "--batch-size",
-    default=64,
+    default=256,
     show_default=True,
     type=click.IntRange(min=1),
     help="People solved side by side.",

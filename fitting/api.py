@@ -10,11 +10,19 @@ from numpy.typing import ArrayLike
 from priors.gmm import load_pose_prior
 
 from .body import Body, load_body
+from .estimates import (
+    ESTIMATE_POSE_STD,
+    Estimates,
+    estimates_of_params,
+    estimates_of_table,
+    match_estimates,
+)
 from .files import InputError
-from .offline import SOLVERS, choose_device, fit_people
+from .offline import choose_device, configure_solver, fit_people
 from .people import People, check_rows
-from .problem import FitResult
+from .problem import BodyParams, FitResult
 from .skeleton import keypoint_set as set_of_name
+from .table import FitsTable
 
 
 def fit(
@@ -27,7 +35,12 @@ def fit(
     solver: str = "lm",
     body: Body | Path | str | None = None,
     device: str = "auto",
-    batch_size: int = 64,
+    solve_focal: bool = False,
+    batch_size: int = 256,
+    starts: int | None = None,
+    init: BodyParams | FitsTable | None = None,
+    proximal_std: float = ESTIMATE_POSE_STD,
+    seed: int = 0,
 ) -> FitResult:
     """Fit SMPL to the 2D keypoints of N people.
 
@@ -41,7 +54,13 @@ def fit(
             SPIN) and "lbfgs" (as in SMPLify-X).
         body: SMPL-format file or a body already loaded; none means the bundled one.
         device: "auto", "cpu" or "cuda".
+        solve_focal: take the focal lengths for guesses and let "lm" solve for them too.
         batch_size: people solved side by side.
+        starts: initial poses tried for each person, 1 to 18; none means 2, or 1 with `init`.
+        init: estimates of the N people in their order, such as a regressor's, to refine; people
+            whose row is NaN start from the mean pose, bodies whose transl is NaN are placed.
+        proximal_std: radians, how far the joints of `init` are expected to be off about each axis.
+        seed: of the starts around `init`.
 
     Returns:
         Parameters in the camera frame, reprojection errors, costs and status, on the CPU.
@@ -50,14 +69,28 @@ def fit(
         ValueError: an argument has the wrong shape or value; the message names the row.
     """
     where = choose_device(device)
-    if solver not in SOLVERS:
-        raise ValueError(f"unknown solver {solver!r}; use one of {', '.join(SOLVERS)}")
+    config = configure_solver(solver, solve_focal=solve_focal)
     people = _as_people(keypoints_2d, conf, image_size, keypoint_set)
     loaded = body if isinstance(body, Body) else load_body(body)
-    prior = load_pose_prior().to(where)
+    estimates = None if init is None else match_estimates(_as_estimates(init, loaded), people)
     return fit_people(
-        people, loaded.to(where), prior, SOLVERS[solver](), focal=focal, batch_size=batch_size
+        people,
+        loaded.to(where),
+        load_pose_prior().to(where),
+        config,
+        focal=focal,
+        batch_size=batch_size,
+        starts=starts,
+        estimates=estimates,
+        pose_std=proximal_std,
+        seed=seed,
     ).result
+
+
+def _as_estimates(init: BodyParams | FitsTable, body: Body) -> Estimates:
+    if isinstance(init, FitsTable):
+        return estimates_of_table(init, body)
+    return estimates_of_params(init)
 
 
 def _as_people(

@@ -127,13 +127,15 @@ def estimate_translation(
     """
     focal = intrinsics.diagonal(dim1=-2, dim2=-1)[:, :2]
     start, end = edges.T
-    length_px = (keypoints_2d[:, start] - keypoints_2d[:, end]).norm(dim=-1)
+    length_px = torch.hypot(*(keypoints_2d[:, start] - keypoints_2d[:, end]).unbind(dim=-1))
     length_m = (keypoints_3d[:, start] - keypoints_3d[:, end]).norm(dim=-1)
     weight = conf[:, start] * conf[:, end] * length_m * (length_m > _LOWEST_LIMB)
     total = weight.sum(dim=1)
     ratio = length_px / length_m.clamp(min=_LOWEST_LIMB)
-    mean = (weight * ratio**_LENGTH_POWER).sum(dim=1) / total.clamp(min=1e-9)
-    scale = torch.where(total > 0, mean ** (1 / _LENGTH_POWER), fallback_height / 1.7)
+    largest = torch.where(weight > 0, ratio, 0.0).amax(dim=1, keepdim=True).clamp(min=1e-6)
+    mean = (weight * (ratio / largest) ** _LENGTH_POWER).sum(dim=1) / total.clamp(min=1e-9)
+    mean = largest[:, 0] * mean ** (1 / _LENGTH_POWER)  # over the largest, or powers overflow
+    scale = torch.where(total > 0, mean, fallback_height / 1.7)
     depth = focal.mean(dim=1) / scale.clamp(min=1e-6)
 
     share = conf / conf.sum(dim=1, keepdim=True).clamp(min=1e-9)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import roma
 import torch
 from torch import Tensor
 
@@ -9,6 +12,7 @@ from priors.gmm import MaxMixturePrior
 
 from .body import Body
 from .camera import estimate_translation
+from .keypoint_body import KeypointBody
 from .keypoints import map_keypoints
 from .problem import BodyParams, FitProblem
 from .skeleton import KeypointSet
@@ -64,17 +68,76 @@ class MeanStarts:
         def everyone(row: Tensor) -> Tensor:
             return row.expand(B, *row.shape)
 
-        transl = estimate_translation(
-            problem.keypoints_2d,
-            problem.conf * self.defined,
-            problem.intrinsics,
-            everyone(self.keypoints[start]),
-            self.edges,
-            fallback_height=problem.image_size.amin(dim=1),
-        )
+        transl = _translation(problem, everyone(self.keypoints[start]), self.defined, self.edges)
         return BodyParams(
             global_orient=everyone(self.global_orient[start]),
             body_pose=everyone(self.body_pose[start]),
             betas=transl.new_zeros(B, 10),
             transl=transl,
         )
+
+
+def place_unknown(
+    problem: FitProblem, params: BodyParams, keypoint_body: KeypointBody
+) -> BodyParams:
+    """Bodies of B people, those whose translation is NaN placed by the lengths of the limbs seen.
+
+    Args:
+        problem: B people.
+        params: of their bodies.
+        keypoint_body: their keypoints.
+    """
+    keypoints = keypoint_body(params.global_orient, params.body_pose, params.betas)
+    edges = torch.as_tensor(problem.keypoint_set.edges, device=keypoints.device)
+    transl = _translation(problem, keypoints, keypoint_body.defined, edges)
+    return replace(params, transl=params.transl.where(~params.transl.isnan(), transl))
+
+
+def draw_around(
+    params: BodyParams, count: int, *, pose_std: float, betas_std: float, seed: int
+) -> list[BodyParams]:
+    """`params` of N people, and `count` - 1 samples around them; NaN stays NaN.
+
+    Each joint's rotation R becomes R exp(d), d ~ N(0, pose_std^2) about each axis.
+
+    Args:
+        params: on the CPU.
+        count: of starts.
+        pose_std: radians.
+        betas_std: of the betas.
+        seed: the samples of a person depend on it, on N and on the person's row alone.
+
+    Raises:
+        ValueError: `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"starts must be at least 1, got {count}")
+    generator = torch.Generator().manual_seed(seed)
+    rotvec = params.pack(("global_orient", "body_pose")).unflatten(1, (24, 3))
+    known = ~rotvec.isnan().any(dim=2).any(dim=1)
+    rotations = roma.rotvec_to_rotmat(rotvec.nan_to_num(0.0))
+    starts = [params]
+    for _ in range(count - 1):
+        turns = pose_std * torch.randn(rotvec.shape, generator=generator)
+        turned = roma.rotmat_to_rotvec(rotations @ roma.rotvec_to_rotmat(turns)).flatten(1)
+        change = betas_std * torch.randn(params.betas.shape, generator=generator)
+        sample = replace(
+            params,
+            global_orient=turned[:, :3],
+            body_pose=turned[:, 3:],
+            betas=params.betas + change,
+        )
+        starts.append(sample.where(known))
+    return starts
+
+
+def _translation(problem: FitProblem, keypoints: Tensor, defined: Tensor, edges: Tensor) -> Tensor:
+    """(B, 3) of bodies whose keypoints (B, P, 3) lack it."""
+    return estimate_translation(
+        problem.keypoints_2d,
+        problem.conf * defined,
+        problem.intrinsics,
+        keypoints,
+        edges,
+        fallback_height=problem.image_size.amin(dim=1),
+    )

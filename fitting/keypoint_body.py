@@ -61,6 +61,9 @@ class KeypointBody(torch.nn.Module):
         sum_pairs: (P, Q) 1 where a pair is of a keypoint.
         below: (24, Q) 1 where a pair hangs on a joint.
         shares_below: (P, 24) alpha of a keypoint's pairs that hang on a joint.
+        partial_keypoint, partial_joint: (F,) where some but not all of a keypoint's pairs hang on
+            a joint.
+        partial_pairs: (F, Q) 1 for those pairs.
         bones: (72, 10 P) change of keypoints by the betas, linear in the joints' rotations.
         root_shift: (P, 3, 10) the same, by the root's position.
         transl_share: (P, 1) of the translation: 1 to rounding, or 0 if undefined.
@@ -76,6 +79,9 @@ class KeypointBody(torch.nn.Module):
     sum_pairs: Tensor
     below: Tensor
     shares_below: Tensor
+    partial_keypoint: Tensor
+    partial_joint: Tensor
+    partial_pairs: Tensor
     bones: Tensor
     root_shift: Tensor
     transl_share: Tensor
@@ -106,6 +112,13 @@ class KeypointBody(torch.nn.Module):
             "transl_share": transl_share[:, None],
         }.items():
             self.register_buffer(name, tensor.to(body.v_template).contiguous())
+        pairs_below = (present.to(hangs) @ hangs).long()  # (P, 24) how many of a keypoint's pairs
+        some = (pairs_below > 0) & (pairs_below < present.sum(dim=1, keepdim=True))
+        partial_keypoint, partial_joint = torch.nonzero(some, as_tuple=True)
+        partial_pairs = sum_pairs[partial_keypoint] * hangs[pair_joint].T[partial_joint]
+        self.register_buffer("partial_pairs", partial_pairs.to(body.v_template))
+        self.register_buffer("partial_keypoint", partial_keypoint)
+        self.register_buffer("partial_joint", partial_joint)
         self.register_buffer("pair_keypoint", pair_keypoint)
         self.register_buffer("pair_joint", pair_joint)
         self.register_buffer("defined", keypoint_map.defined)
@@ -119,8 +132,8 @@ class KeypointBody(torch.nn.Module):
         return self.pose(torch.cat([global_orient, body_pose, betas, transl], dim=1)).keypoints
 
     def pose(self, x: Tensor) -> PosedKeypoints:
-        """Keypoints of x (B, 85), unknowns in the order of `problem.PARAMETERS`."""
-        rotvec, betas, transl = x[:, :72].unflatten(1, (24, 3)), x[:, 72:82], x[:, 82:]
+        """Keypoints of x (B, 85 or more): `problem.PARAMETERS` side by side, and what follows."""
+        rotvec, betas, transl = x[:, :72].unflatten(1, (24, 3)), x[:, 72:82], x[:, 82:85]
         local = roma.rotvec_to_rotmat(rotvec)
         rest = torch.addmm(self.rest_joints[0], betas, self.rest_joints[1:]).unflatten(1, (24, 3))
         rotations, joints = (part.flatten(3) for part in chain(local, rest[..., None]))
@@ -177,12 +190,12 @@ class KeypointBody(torch.nn.Module):
         return turn(posed.tangent[:, 1:].mT, axis)
 
     def measured_moves(self, posed: PosedKeypoints, directions: Tensor) -> Tensor:
-        """How keypoints move along given directions, taking each for a point of a rigid limb.
+        """How keypoints move along given directions if the pose correctives stay as they are.
 
-        Rows of u J for a Gauss-Newton matrix, at a small part of the cost of `jacobian`: each is
-        the product of a joint's twist (spin; velocity of the origin) and a direction's wrench
-        (moment about the origin; force). Left out are the change of the pose correctives, and how
-        far apart the pairs of a blended keypoint lie: about 1 % of a row.
+        Rows of u J for a Gauss-Newton matrix, at a small part of the cost of `jacobian` and within
+        1 % of it. Each is the product of a joint's twist (spin; velocity of the origin) and a
+        direction's wrench (moment about the origin; force), but where only some of a keypoint's
+        pairs hang on the joint: there the moment is that of those pairs about the joint.
 
         Args:
             posed: from `pose`.
@@ -199,6 +212,12 @@ class KeypointBody(torch.nn.Module):
         twists = torch.cat([spins, torch.linalg.cross(centres, spins)], dim=3)
         shares = self.shares_below.repeat_interleave(3, 1).repeat_interleave(C, 0)  # (P C, 72)
         pose = wrenches.flatten(1, 2) @ twists.flatten(1, 2).mT * shares
+        keypoint, joint = self.partial_keypoint, self.partial_joint
+        arms = self.partial_pairs @ posed.pairs
+        arms = arms - self.shares_below[keypoint, joint, None] * posed.joints[:, joint]
+        moments = torch.linalg.cross(arms[:, :, None], directions[:, keypoint])
+        partial = (moments @ posed.axes[:, joint]).transpose(0, 1)  # (F, B, C, 3)
+        pose.unflatten(1, (-1, C)).unflatten(3, (24, 3))[:, keypoint, :, joint] = partial
         betas = (directions @ posed.by_betas).flatten(1, 2)
         transl = (directions * self.transl_share[:, None]).flatten(1, 2)
         return torch.cat([pose, betas, transl], dim=2)

@@ -210,3 +210,22 @@ def solve_dense(gradient: Tensor, hessian: Tensor, damping: Tensor) -> tuple[Ten
     step = torch.cholesky_solve(right, factor, upper=True)[:, :D, 0]
     solved = (info == 0) & step.isfinite().all(dim=1)
     return torch.where(solved[:, None], step, 0.0), solved
+
+
+def root_inverse_times(hessian: Tensor, columns: Tensor) -> Tensor:
+    """(b, D, N) L^-1 C with L L^T = H, so that the squares of a column c sum to c H^-1 c.
+
+    A millionth of the diagonal is added, for directions that rounding leaves no curvature; rows
+    whose factorisation fails even so are NaN.
+
+    Args:
+        hessian: (b, D, D).
+        columns: (b, D, N).
+    """
+    damped = hessian.clone()
+    diagonal = damped.diagonal(dim1=1, dim2=2)
+    diagonal *= 1 + 1e-6
+    diagonal += _RIDGE
+    factor, info = torch.linalg.cholesky_ex(damped)
+    found = torch.linalg.solve_triangular(factor, columns, upper=False)
+    return found.where((info == 0)[:, None, None], torch.nan)

@@ -38,6 +38,7 @@ class MapWeights:
             mixture is surer of unseen subjects than it should be.
         hinge: h, weight of the hinge penalty.
         upright: u, weight of the pull towards a body that stands upright in the picture.
+        log_focal_std: expected deviation of the focal length's logarithm, where it is solved for.
     """
 
     noise: float = 0.02
@@ -45,6 +46,7 @@ class MapWeights:
     prior_temperature: float = 0.2
     hinge: float = 1.0
     upright: float = 2.0
+    log_focal_std: float = 0.3
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -56,8 +58,14 @@ class Measured(NamedTuple):
     """What one camera says about keypoints."""
 
     cost: Tensor  # (b,)
-    forces: Tensor  # (b, P, 3) gradient of the cost by the keypoints
-    directions: Tensor  # (b, P, 2, 3) rows u, so that sum u^T u is its Gauss-Newton Hessian
+    residuals: Tensor  # (b, P, 2) weighted, so that the gradient is that of half their squares
+    directions: Tensor  # (b, P, 2, 3) how they change with the keypoints
+    by_log_focal: Tensor  # (b, P, 2) how they change with the logarithm of the focal length
+
+    @property
+    def forces(self) -> Tensor:
+        """(b, P, 3) gradient of the cost by the keypoints."""
+        return (self.residuals[:, :, None] @ self.directions)[:, :, 0]
 
 
 class Reprojection:
@@ -75,8 +83,12 @@ class Reprojection:
         target = torch.where(conf[..., None] > 0, problem.keypoints_2d - centre, 0.0)
         self.measured = torch.cat([target / noise_px, conf[..., None]], dim=2)  # (B, P, 3)
 
-    def __call__(self, keypoints: Tensor, rows: Tensor, blur: float) -> Measured:
+    def __call__(
+        self, keypoints: Tensor, rows: Tensor, blur: float, zoom: Tensor | None = None
+    ) -> Measured:
         """Of keypoints (b, P, 3) in the camera frame, for the people at `rows`.
+
+        `zoom` (b,) multiplies the focal lengths.
 
         Geman-McClure by iteratively reweighted least squares: each weight is conf rho'(|r|^2).
         """
@@ -84,6 +96,8 @@ class Reprojection:
         depth = keypoints[..., 2:].clamp(min=MIN_DEPTH)
         rays = keypoints[..., :2] / depth
         scale = self.scale[rows] / blur
+        if zoom is not None:
+            scale = scale * zoom[:, None, None]
         residuals = rays * scale - target / blur
         squared = residuals.square().sum(dim=2, keepdim=True)
         shrink = 1 / (1 + squared / self.outlier**2)
@@ -91,8 +105,8 @@ class Reprojection:
         across = root * scale / depth  # (b, P, 2) weighted deviations per metre
         inwards = -rays * (keypoints[..., 2:] > MIN_DEPTH)
         directions = torch.cat([torch.diag_embed(across), (across * inwards)[..., None]], dim=3)
-        forces = ((root * residuals)[:, :, None] @ directions)[:, :, 0]
-        return Measured(0.5 * (conf * squared * shrink).sum(dim=(1, 2)), forces, directions)
+        cost = 0.5 * (conf * squared * shrink).sum(dim=(1, 2))
+        return Measured(cost, root * residuals, directions, root * rays * scale)
 
 
 class _ProximalTerm:
@@ -166,7 +180,8 @@ class RigidEnergy:
         rotation, tangent = roma.rotvec_to_rotmat(orient), right_jacobian(orient)
         arms = self.points[rows] @ rotation.mT
         keypoints = arms + self.root[rows, None] + self.shares * transl[:, None]
-        cost, forces, directions = self.energy.reprojection(keypoints, self.person[rows], blur)
+        measured = self.energy.reprojection(keypoints, self.person[rows], blur)
+        forces, directions = measured.forces, measured.directions
         spins = torch.linalg.cross(arms[:, :, None].expand_as(directions), directions)
         spins = spins @ (rotation @ tangent)[:, None]
         moves = torch.cat([spins, directions * self.shares[:, None]], dim=3).flatten(1, 2)
@@ -175,9 +190,8 @@ class RigidEnergy:
             [turn((rotation @ tangent).mT, moment), (self.shares * forces).sum(dim=1)], dim=1
         )
         hessian = moves.mT @ moves
-        weight = self.energy.weights.upright
-        cost = cost + add_upright(rotation, tangent, weight, gradient, hessian)
-        return Linearised(cost, gradient, hessian)
+        upright = add_upright(rotation, tangent, self.energy.weights.upright, gradient, hessian)
+        return Linearised(measured.cost + upright, gradient, hessian)
 
 
 class MapEnergy:
@@ -202,23 +216,44 @@ class MapEnergy:
         self.hinge_signs = torch.tensor([sign for _, sign in HINGES.values()]).to(prior.means)
 
     def linearise(self, x: Tensor, rows: Tensor, *, blur: float = 1.0) -> Linearised:
-        """Cost, gradient and Gauss-Newton Hessian of the people at `rows`, x (b, 85).
+        """Cost, gradient and Gauss-Newton Hessian of the people at `rows`.
 
-        `blur` widens the expected noise: far from the solution few keypoints are within it.
+        Args:
+            x: (b, 85), or (b, 86) to solve for the logarithm of the focal length's change too.
+            rows: (b,) people.
+            blur: widens the expected noise: far from the solution few keypoints are within it.
         """
         posed = self.keypoint_body.pose(x)
-        cost, forces, directions = self.reprojection(posed.keypoints, rows, blur)
-        moves = self.keypoint_body.measured_moves(posed, directions)
-        gradient = self.keypoint_body.pull_back(posed, forces)
+        cost, gradient, moves = self._reproject(posed, x, rows, blur)
         hessian = moves.mT @ moves
         cost = cost + add_upright(
             posed.local[:, 0], posed.tangent[:, 0], self.weights.upright, gradient, hessian
         )
-        for term in (self._add_pose_prior, self._add_hinges, self._add_shape_prior):
+        for term in (
+            self._add_pose_prior,
+            self._add_hinges,
+            self._add_shape_prior,
+            self._add_focal_prior,
+        ):
             cost = cost + term(x, gradient, hessian)
         if self.proximal is not None:
             cost = cost + self.proximal.add(posed, x, rows, gradient, hessian)
         return Linearised(cost, gradient, hessian)
+
+    def _reproject(
+        self, posed: PosedKeypoints, x: Tensor, rows: Tensor, blur: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Cost (b,) and gradient (b, D) of the reprojection, and its rows (b, 2 P, D)."""
+        zoom = x[:, 85].exp() if x.shape[1] > 85 else None
+        measured = self.reprojection(posed.keypoints, rows, blur, zoom)
+        gradient = self.keypoint_body.pull_back(posed, measured.forces)
+        moves = self.keypoint_body.measured_moves(posed, measured.directions)
+        if zoom is None:
+            return measured.cost, gradient, moves
+        by_zoom = measured.by_log_focal.flatten(1)
+        pull = (by_zoom * measured.residuals.flatten(1)).sum(dim=1, keepdim=True)
+        gradient = torch.cat([gradient, pull], dim=1)
+        return measured.cost, gradient, torch.cat([moves, by_zoom[..., None]], dim=2)
 
     def _add_pose_prior(self, x: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
         """The cheapest component, picked anew at each call; its precision is added as it is."""
@@ -242,3 +277,10 @@ class MapEnergy:
         gradient[:, _BETAS] += betas
         hessian.diagonal(dim1=1, dim2=2)[:, _BETAS] += 1
         return 0.5 * betas.square().sum(dim=1)
+
+    def _add_focal_prior(self, x: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
+        """Of the logarithm of the focal length's change, where it is among the unknowns."""
+        change, precision = x[:, 85:], self.weights.log_focal_std**-2
+        gradient[:, 85:] += precision * change
+        hessian.diagonal(dim1=1, dim2=2)[:, 85:] += precision
+        return 0.5 * precision * change.square().sum(dim=1)

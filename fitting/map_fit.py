@@ -11,15 +11,19 @@ from torch import Tensor
 
 from priors.gmm import MaxMixturePrior
 
+from .body import Body
 from .keypoint_body import KeypointBody
-from .lm import TILE, Linearised, LmOptions, minimize_lm
+from .keypoints import map_keypoints
+from .lm import TILE, Linearised, LmOptions, minimize_lm, root_inverse_times
 from .map_energy import MapEnergy, MapWeights, RigidEnergy
 from .parallel import map_on_cores
 from .problem import PARAMETERS, BodyParams, FitProblem, FitResult
 from .results import fit_seen, make_result
+from .skeleton import keypoint_set
 from .solver import Solution
 
-_CHUNK_ROWS = 256
+_CHUNK_ROWS = 256  # on CPUs
+_TURN_PRECISION = 3 / torch.pi**2  # of a uniform heading: nobody is turned by more than half a turn
 _RIGID = [0, 1, 2, 82, 83, 84]  # orientation and translation
 
 
@@ -48,6 +52,8 @@ class LmConfig:
         weights: of the energy's terms.
         stages: from coarse to fine.
         options: of the solver, but for the number of steps.
+        solve_focal: the focal lengths given are guesses; solve for them too.
+        uncertainty: estimate the deviation of joints, at the cost of about one step.
     """
 
     weights: MapWeights = field(default_factory=MapWeights)
@@ -58,19 +64,31 @@ class LmConfig:
         Stage(steps=15),
     )
     options: LmOptions = field(default_factory=LmOptions)
+    solve_focal: bool = False
+    uncertainty: bool = True
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a fit needs at least one stage")
+
+    @classmethod
+    def from_estimate(cls) -> LmConfig:
+        """For starts that are near the solution, such as a regressor's: no coarse stages."""
+        return cls(stages=(Stage(steps=15),))
 
 
 class MapSolver:
     """Fits the people of one keypoint set on one body; what they share is precomputed once."""
 
     def __init__(
-        self, prior: MaxMixturePrior, keypoint_body: KeypointBody, config: LmConfig
+        self,
+        body: Body,
+        prior: MaxMixturePrior,
+        keypoint_body: KeypointBody,
+        config: LmConfig,
     ) -> None:
         self.prior, self.keypoint_body, self.config = prior, keypoint_body, config
+        self.joint_body = KeypointBody(body, map_keypoints(body, keypoint_set("smpl24")))
 
     def __call__(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:
         """Fit people from each of the starts, and keep each person's fit of lowest cost.
@@ -98,6 +116,8 @@ class MapSolver:
     def _fit_chunk(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:
         energy = MapEnergy(self.keypoint_body, self.prior, problem, self.config.weights)
         x = torch.cat([start.pack(PARAMETERS) for start in starts])
+        if self.config.solve_focal:
+            x = torch.cat([x, x.new_zeros(len(x), 1)], dim=1)
         person = torch.arange(len(problem), device=x.device).repeat(len(starts))
         num_steps = torch.zeros_like(person, dtype=torch.int32)
         for stage in self.config.stages:
@@ -106,11 +126,26 @@ class MapSolver:
             x, person = solution.x[best], person[best]
             num_steps = (num_steps + solution.num_steps)[best]
         best = _cheapest(solution.cost_final, len(problem), 1)
-        params = starts[0].unpack(solution.x[best], PARAMETERS)
-        keypoints = self.keypoint_body.pose(solution.x[best]).keypoints
-        return make_result(
-            problem, keypoints, params, solution.select(best), num_steps[: len(best)]
-        )
+        solution, num_steps = solution.select(best), num_steps[: len(best)]
+        params = starts[0].unpack(solution.x[:, :85], PARAMETERS)
+        keypoints = self.keypoint_body.pose(solution.x).keypoints
+        joint_std = self._joint_std(energy, solution.x) if self.config.uncertainty else None
+        if self.config.solve_focal:
+            problem = replace(problem, intrinsics=_zoomed(problem.intrinsics, solution.x[:, 85]))
+        return make_result(problem, keypoints, params, solution, num_steps, joint_std)
+
+    def _joint_std(self, energy: MapEnergy, x: Tensor) -> Tensor:
+        """(B, 24, 3) of the normal distribution with the normal matrix's curvature at x (B, 85)."""
+        rows = torch.arange(len(x), device=x.device)
+        axes = torch.eye(3).to(x).expand(len(x), 24, 3, 3)
+        posed = self.joint_body.pose(x)
+        moves = self.joint_body.measured_moves(posed, axes).unflatten(1, (24, 3))
+        moves = (moves - moves[:, :1]).flatten(1, 2)
+        moves = torch.nn.functional.pad(moves, (0, x.shape[1] - 85))
+        hessian = energy.linearise(x, rows).hessian
+        hessian.diagonal(dim1=1, dim2=2)[:, :3] += _TURN_PRECISION
+        spread = root_inverse_times(hessian, moves.mT)
+        return spread.norm(dim=1).unflatten(1, (24, 3))
 
     def _minimise(self, energy: MapEnergy, stage: Stage, x: Tensor, person: Tensor) -> Solution:
         options = replace(self.config.options, max_steps=stage.steps)
@@ -125,6 +160,13 @@ class MapSolver:
         x = x.clone()
         x[:, _RIGID] = solution.x
         return replace(solution, x=x)
+
+
+def _zoomed(intrinsics: Tensor, log_zoom: Tensor) -> Tensor:
+    """Intrinsics (B, 3, 3) with focal lengths times exp(log_zoom) (B,)."""
+    zoomed = intrinsics.clone()
+    zoomed.diagonal(dim1=1, dim2=2)[:, :2] *= log_zoom.exp()[:, None]
+    return zoomed
 
 
 def _cheapest(costs: Tensor, num_people: int, keep: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ from priors.gmm import MaxMixturePrior
 
 from .body import Body
 from .camera import make_intrinsics
-from .initial import MeanStarts
+from .estimates import ESTIMATE_BETAS_STD, ESTIMATE_POSE_STD, Estimates
+from .initial import MeanStarts, draw_around, place_unknown
 from .keypoint_body import KeypointBody
 from .keypoints import map_keypoints
 from .map_fit import LmConfig, MapSolver
 from .people import People
-from .problem import BodyParams, FitProblem, FitResult
+from .problem import PARAMETERS, BodyParams, FitProblem, FitResult, Proximal
 from .skeleton import KeypointSet, keypoint_set
 from .smplify import AdamConfig, LbfgsConfig, SmplifyConfig, SmplifySolver
 
@@ -30,6 +31,25 @@ SOLVERS: dict[str, Callable[[], SolverConfig]] = {
     "adam": AdamConfig,
     "lbfgs": LbfgsConfig,
 }
+
+_MEAN_STARTS = 2  # facing the camera and facing away
+_SAME_FOCAL = 0.01  # relative difference of focal lengths that moves no one
+
+
+def configure_solver(name: str, *, solve_focal: bool = False) -> SolverConfig:
+    """The usual settings of the solver called `name`.
+
+    Raises:
+        ValueError: there is no such solver, or it cannot solve for the focal length.
+    """
+    if name not in SOLVERS:
+        raise ValueError(f"unknown solver {name!r}; use one of {', '.join(SOLVERS)}")
+    config = SOLVERS[name]()
+    if not solve_focal:
+        return config
+    if not isinstance(config, LmConfig):
+        raise ValueError(f"solver {name} keeps the focal length as it is; use lm to solve for it")
+    return replace(config, solve_focal=True)
 
 
 Solver = Callable[[FitProblem, Sequence[BodyParams]], FitResult]
@@ -45,8 +65,15 @@ def make_solver(
     """
     keypoint_map = map_keypoints(body, keypoints)
     if isinstance(config, LmConfig):
-        return MapSolver(prior, KeypointBody(body, keypoint_map), config)
+        return MapSolver(body, prior, KeypointBody(body, keypoint_map), config)
     return SmplifySolver(body, prior, keypoint_map, config)
+
+
+def choose_starts(starts: int | None, *, estimates: bool) -> int:
+    """`starts`, or the usual number: an estimate alone, or the mean pose facing both ways."""
+    if starts is not None:
+        return starts
+    return 1 if estimates else _MEAN_STARTS
 
 
 def choose_device(name: str) -> torch.device:
@@ -68,13 +95,13 @@ class PeopleFit:
 
     Attributes:
         result: of the solver, N rows.
-        intrinsics: (N, 3, 3) pixels, of the cameras assumed.
         seconds: spent on initial estimates ("init") and in the solver ("fit").
+        init: (N,) str, where each fit began: "mean" or "given".
     """
 
     result: FitResult
-    intrinsics: Tensor
     seconds: dict[str, float]
+    init: np.ndarray
 
 
 def make_problem(
@@ -100,6 +127,121 @@ def make_problem(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """People of one batch who are fitted in one way."""
+
+    positions: Tensor  # (b,) in the batch
+    problem: FitProblem
+    starts: Sequence[BodyParams]
+    solver: Solver
+
+
+class _Tasks:
+    """Those with an estimate are fitted near it, the others from the mean pose."""
+
+    def __init__(
+        self,
+        people: People,
+        body: Body,
+        prior: MaxMixturePrior,
+        config: SolverConfig,
+        starts: int | None,
+        estimates: Estimates | None,
+        pose_std: float,
+        seed: int,
+    ) -> None:
+        keypoints = keypoint_set(people.keypoint_set)
+        self.from_mean = make_solver(body, prior, keypoints, config)
+        self.given: _GivenStarts | None = None
+        self.known = torch.zeros(len(people), dtype=torch.bool)
+        starts = choose_starts(starts, estimates=estimates is not None)
+        if estimates is not None:
+            if isinstance(config, LmConfig):
+                config = replace(config, stages=LmConfig.from_estimate().stages)
+            self.from_estimate = make_solver(body, prior, keypoints, config)
+            self.given = _GivenStarts(body, keypoints, estimates, starts, pose_std, seed)
+            self.known = estimates.known
+            starts = max(starts, _MEAN_STARTS)
+        self.mean = MeanStarts(body, prior, keypoints, starts)
+
+    def __call__(self, problem: FitProblem, rows: Tensor) -> list[_Task]:
+        """Take the people of a batch, and their rows (B,) among all."""
+        tasks = []
+        known = self.known[rows]
+        if self.given is not None and known.any():
+            positions = known.nonzero()[:, 0]
+            near, starts = self.given(problem.select(positions), rows[known])
+            tasks.append(
+                _Task(positions=positions, problem=near, starts=starts, solver=self.from_estimate)
+            )
+        if not known.all() or not tasks:
+            positions = (~known).nonzero()[:, 0]
+            others = problem.select(positions)
+            starts = self.mean(others)
+            tasks.append(
+                _Task(positions=positions, problem=others, starts=starts, solver=self.from_mean)
+            )
+        return tasks
+
+
+class _GivenStarts:
+    """The estimates of N people, and samples around them."""
+
+    def __init__(
+        self,
+        body: Body,
+        keypoints: KeypointSet,
+        estimates: Estimates,
+        count: int,
+        pose_std: float,
+        seed: int,
+    ) -> None:
+        self.keypoint_body = KeypointBody(body, map_keypoints(body, keypoints))
+        self.like = body.v_template
+        self.focal = estimates.focal
+        self.proximal = estimates.proximal(pose_std)
+        betas_std = ESTIMATE_BETAS_STD if estimates.has_betas else 0.0
+        # Of everyone at once: a person's samples must not depend on the batch.
+        self.starts = draw_around(
+            estimates.params, count, pose_std=pose_std, betas_std=betas_std, seed=seed
+        )
+
+    def __call__(self, problem: FitProblem, rows: Tensor) -> tuple[FitProblem, list[BodyParams]]:
+        """The problem of b people with what their estimates say, and their starts.
+
+        Args:
+            problem: b people.
+            rows: (b,) theirs among the N.
+        """
+        near = self.proximal.select(rows)
+        proximal = Proximal(
+            params=_converted(near.params, self.like),
+            pose_std=near.pose_std.to(self.like),
+            betas_std=near.betas_std.to(self.like),
+        )
+        # Seen by another camera, a body stands elsewhere.
+        focal = self.focal[rows].to(self.like)
+        elsewhere = (problem.intrinsics[:, 0, 0] / focal - 1).abs() > _SAME_FOCAL
+        starts = []
+        for start in self.starts:
+            given = _converted(start.select(rows), self.like)
+            given = replace(given, transl=given.transl.masked_fill(elsewhere[:, None], torch.nan))
+            starts.append(place_unknown(problem, given, self.keypoint_body))
+        return replace(problem, proximal=proximal), starts
+
+
+def _converted(params: BodyParams, like: Tensor) -> BodyParams:
+    return BodyParams(**{name: getattr(params, name).to(like) for name in PARAMETERS})
+
+
+def _solve(tasks: Sequence[_Task]) -> FitResult:
+    """Results on the CPU, of all people of a batch in their order."""
+    results = [task.solver(task.problem, task.starts).to("cpu") for task in tasks]
+    order = torch.cat([task.positions for task in tasks]).argsort()
+    return FitResult.concatenate(results).select(order)
+
+
 def fit_people(
     people: People,
     body: Body,
@@ -107,7 +249,11 @@ def fit_people(
     config: SolverConfig,
     *,
     focal: float | None = None,
-    batch_size: int = 64,
+    batch_size: int = 256,
+    starts: int | None = None,
+    estimates: Estimates | None = None,
+    pose_std: float = ESTIMATE_POSE_STD,
+    seed: int = 0,
     progress: Callable[[int], object] = lambda done: None,
 ) -> PeopleFit:
     """Fit SMPL to 2D keypoints, on the body's device and in its dtype.
@@ -116,30 +262,32 @@ def fit_people(
         people: N rows.
         body: what to fit.
         prior: of poses, on the body's device.
-        config: of the solver.
+        config: of the solver. With an estimate, `lm` leaves its coarse stages out.
         focal: pixels, for everyone; none means each row's own, or else the picture's diagonal.
         batch_size: people solved side by side; memory grows with it, results change by rounding.
+        starts: initial poses tried for each person, at least two for those without an estimate
+            among others; none means `choose_starts`.
+        estimates: of the N people, to begin at and, with `lm`, to stay near.
+        pose_std: radians, expected deviation of the estimates' joints about each axis.
+        seed: of the starts around the estimates.
         progress: called with the number of people just finished.
     """
     device, dtype = body.v_template.device, body.v_template.dtype
     seconds = {"init": 0.0, "fit": 0.0}
-    results, intrinsics = [], []
-    keypoints = keypoint_set(people.keypoint_set)
-    solver, make_starts = (
-        make_solver(body, prior, keypoints, config),
-        MeanStarts(body, prior, keypoints),
-    )
+    results = []
+    make_tasks = _Tasks(people, body, prior, config, starts, estimates, pose_std, seed)
     for first in range(0, max(len(people), 1), batch_size):
         rows = np.arange(first, min(first + batch_size, len(people)))
         problem = make_problem(people.select(rows), focal=focal, device=device, dtype=dtype)
         began = time.perf_counter()
-        starts = make_starts(problem)
+        tasks = make_tasks(problem, torch.from_numpy(rows))
         started = time.perf_counter()
-        results.append(solver(problem, starts).to("cpu"))
+        results.append(_solve(tasks))
         seconds["init"] += started - began
         seconds["fit"] += time.perf_counter() - started
-        intrinsics.append(problem.intrinsics.cpu())
         progress(len(rows))
     return PeopleFit(
-        result=FitResult.concatenate(results), intrinsics=torch.cat(intrinsics), seconds=seconds
+        result=FitResult.concatenate(results),
+        seconds=seconds,
+        init=np.where(make_tasks.known.numpy(), "given", "mean"),
     )

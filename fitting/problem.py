@@ -177,6 +177,9 @@ class FitResult:
         cost_initial, cost_final: (B,) of the last stage, at its start and end.
         num_steps: (B,) int32, over all stages.
         status: (B,) values of `Status`.
+        intrinsics: (B, 3, 3) pixels, of the cameras: as given, or as solved for.
+        joint_std: (B, 24, 3) metres, expected deviation of each SMPL joint relative to the pelvis
+            along the camera's axes; NaN from solvers that do not say.
     """
 
     params: BodyParams
@@ -185,9 +188,16 @@ class FitResult:
     cost_final: Tensor
     num_steps: Tensor
     status: Tensor
+    intrinsics: Tensor
+    joint_std: Tensor
 
     def __len__(self) -> int:
         return len(self.status)
+
+    @property
+    def joint_std_mm(self) -> Tensor:
+        """(B, 24) mm: expected distance of each joint from where it is, relative to the pelvis."""
+        return 1000 * self.joint_std.norm(dim=2)
 
     @property
     def mean_reprojection_error(self) -> Tensor:
@@ -206,8 +216,10 @@ class FitResult:
         return self._map(lambda x: x.to(device))
 
     @staticmethod
-    def nothing_seen(num_people: int, num_keypoints: int, like: Tensor) -> FitResult:
-        """Results of people without a seen keypoint: NaN parameters, in the dtype of `like`."""
+    def nothing_seen(problem: FitProblem) -> FitResult:
+        """Results of people without a seen keypoint: NaN parameters."""
+        num_people, num_keypoints = problem.conf.shape
+        like = problem.conf
 
         def nan(*shape: int) -> Tensor:
             return like.new_full((num_people, *shape), torch.nan)
@@ -224,6 +236,8 @@ class FitResult:
             cost_final=nan(),
             num_steps=integer(0),
             status=integer(Status.NO_KEYPOINTS),
+            intrinsics=problem.intrinsics,
+            joint_std=nan(24, 3),
         )
 
     @staticmethod

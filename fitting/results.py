@@ -28,12 +28,13 @@ def fit_seen(
         fit: of the people to fit.
     """
     problem = replace(problem, conf=problem.conf * defined)
-    rows = torch.nonzero((problem.conf > 0).any(dim=1))[:, 0]
-    if len(rows) == 0:
-        like = problem.conf
-        return FitResult.nothing_seen(len(problem), like.shape[1], like=like)
-    result = fit(problem.select(rows), [start.select(rows) for start in starts])
-    return _scatter(result, rows, len(problem))
+    seen = (problem.conf > 0).any(dim=1)
+    rows, others = torch.nonzero(seen)[:, 0], torch.nonzero(~seen)[:, 0]
+    parts = [FitResult.nothing_seen(problem.select(others))]
+    if len(rows) > 0:
+        parts.append(fit(problem.select(rows), [start.select(rows) for start in starts]))
+    back = torch.cat([others, rows]).argsort()
+    return FitResult.concatenate(parts).select(back)
 
 
 def make_result(
@@ -42,6 +43,7 @@ def make_result(
     params: BodyParams,
     solution: Solution,
     num_steps: Tensor,
+    joint_std: Tensor | None = None,
 ) -> FitResult:
     """The result of B people.
 
@@ -51,11 +53,14 @@ def make_result(
         params: theirs.
         solution: of the last stage.
         num_steps: (B,) of all stages.
+        joint_std: (B, 24, 3) as in `FitResult`; none means unknown.
     """
     pixels, _ = project_points(keypoints, problem.intrinsics)
     error = (pixels - problem.keypoints_2d).norm(dim=-1)
     finite = solution.cost_final.isfinite() & params.pack(PARAMETERS).isfinite().all(dim=1)
     status = torch.where(solution.converged, int(Status.CONVERGED), int(Status.MAX_STEPS))
+    if joint_std is None:
+        joint_std = params.transl.new_full((len(params), 24, 3), torch.nan)
     return FitResult(
         params=params.where(finite),
         reprojection_error=error.where(problem.conf > 0, torch.nan),
@@ -63,13 +68,6 @@ def make_result(
         cost_final=solution.cost_final,
         num_steps=num_steps,
         status=torch.where(finite, status, int(Status.DIVERGED)).to(torch.int32),
+        intrinsics=problem.intrinsics,
+        joint_std=joint_std.where(finite[:, None, None], torch.nan),
     )
-
-
-def _scatter(result: FitResult, rows: Tensor, num_people: int) -> FitResult:
-    """Put the fitted people back among those with nothing seen."""
-    error = result.reprojection_error
-    nobody = FitResult.nothing_seen(1, error.shape[1], like=error)
-    position = torch.full((num_people,), len(result), device=rows.device)
-    position[rows] = torch.arange(len(rows), device=rows.device)
-    return FitResult.concatenate([result, nobody]).select(position)

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from priors.gmm import load_pose_prior
+from priors.gmm import MaxMixturePrior, load_pose_prior
 
 from . import __version__
 from .body import Body, load_body
 from .detector import load_detector
+from .estimates import ESTIMATE_POSE_STD, Estimates, match_estimates, read_estimates
 from .files import InputError, prepare_output, write_json
 from .images import list_images
-from .offline import SOLVERS, PeopleFit, choose_device, fit_people
+from .offline import PeopleFit, choose_device, choose_starts, configure_solver, fit_people
 from .people import People, Problem
 from .pictures import draw_people, remove_pictures
 from .problem import Status
@@ -46,8 +47,13 @@ class RunConfig:
         images: folder of the pictures that a keypoint file given as `input` names.
         detector: for pictures without keypoints.
         body: SMPL-format file; none means the bundled body.
+        init: "mean", or the path of estimates to refine (`estimates.read_estimates`).
+        proximal_std: radians, how far the estimates' joints are expected to be off about each axis;
+            none means `estimates.ESTIMATE_POSE_STD`.
+        starts: initial poses tried for each person; none means 2, or 1 with estimates.
         solver: a name in `offline.SOLVERS`.
         focal: pixels, for everyone; none means each row's own, or else the picture's diagonal.
+        solve_focal: take the focal lengths for guesses and solve for them too.
         device: "auto", "cpu" or "cuda".
         batch_size: people solved side by side.
         jobs: pictures drawn at a time; -1 means as many as there are cores.
@@ -65,10 +71,14 @@ class RunConfig:
     images: Path | None = None
     detector: str = "blazepose"
     body: Path | None = None
+    init: str = "mean"
+    proximal_std: float | None = None
+    starts: int | None = None
     solver: str = "lm"
     focal: float | None = None
+    solve_focal: bool = False
     device: str = "auto"
-    batch_size: int = 64
+    batch_size: int = 256
     jobs: int = -1
     overlays: bool = True
     limit: int | None = None
@@ -114,27 +124,22 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     """
     if not config.input.exists():
         raise InputError(f"{config.input}: no such file or folder; check the path of the input")
+    config = _settled(config)
     torch.manual_seed(config.seed)
     clock = _Clock()
     device = choose_device(config.device)
     with clock.time("load"):
         body = load_body(config.body)
         prior = load_pose_prior().to(device)
+        estimates = None if config.init == "mean" else read_estimates(Path(config.init), body)
     output = prepare_output(config.output, overwrite=config.overwrite)
     found = _find_people(config, clock, progress)
+    found, estimates = _matched(found, estimates, config.limit)
     count = len(found.people)
-    fit = fit_people(
-        found.people,
-        body.to(device),
-        prior,
-        SOLVERS[config.solver](),
-        focal=config.focal,
-        batch_size=config.batch_size,
-        progress=lambda done: progress("fit", done, count),
-    )
+    fit = _fit(config, found.people, estimates, body.to(device), prior, progress)
     clock.seconds.update(fit.seconds)
     with clock.time("write"):
-        table = make_table(found.people, fit, init="mean", metadata=_metadata(config, body))
+        table = make_table(found.people, fit, init=fit.init, metadata=_metadata(config, body))
         write_fits(output / FILE_NAME, table)
         remove_pictures(output)
         if config.overlays and found.images is not None:
@@ -151,8 +156,33 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     return RunSummary(table=table, problems=found.problems, record=record)
 
 
+def _settled(config: RunConfig) -> RunConfig:
+    """The same with its numbers chosen; InputError if `proximal_std` has no use."""
+    refined = config.init != "mean"
+    guided, std = refined and config.solver == "lm", config.proximal_std
+    if std is not None and not guided:
+        raise InputError(
+            "--proximal-std says how good the estimates are that --solver lm is to stay near; give "
+            "them with --init, or leave it out"
+        )
+    if guided and std is None:
+        std = ESTIMATE_POSE_STD
+    return replace(config, starts=choose_starts(config.starts, estimates=refined), proximal_std=std)
+
+
+def _matched(
+    found: Found, estimates: Estimates | None, limit: int | None
+) -> tuple[Found, Estimates | None]:
+    """The first so many people, and the estimates of these."""
+    first = slice(limit)
+    limited = replace(found, people=found.people.select(first))
+    if estimates is None:
+        return limited, None
+    return limited, match_estimates(estimates, found.people).select(first)
+
+
 def _find_people(config: RunConfig, clock: _Clock, progress: Progress) -> Found:
-    """Read or detect the people to fit, as far as `limit` allows."""
+    """Read or detect the people to fit."""
     source = config.keypoints
     images: Path | None = config.input.parent if config.input.is_file() else config.input
     if source is None and is_keypoint_source(config.input):
@@ -174,19 +204,38 @@ def _find_people(config: RunConfig, clock: _Clock, progress: Progress) -> Found:
                 keypoint_set=config.keypoint_set,
                 picture=config.input.name if config.keypoints and config.input.is_file() else None,
             )
-    if config.limit is not None:
-        found = replace(found, people=found.people.select(slice(config.limit)))
     return found
 
 
-def make_table(
-    people: People, fit: PeopleFit, *, init: str, metadata: Mapping[str, str]
-) -> FitsTable:
-    """The fits table (docs/conventions.md) of N people and their fits.
+def _fit(
+    config: RunConfig,
+    people: People,
+    estimates: Estimates | None,
+    body: Body,
+    prior: MaxMixturePrior,
+    progress: Progress,
+) -> PeopleFit:
+    return fit_people(
+        people,
+        body,
+        prior,
+        configure_solver(config.solver, solve_focal=config.solve_focal),
+        focal=config.focal,
+        batch_size=config.batch_size,
+        starts=config.starts,
+        estimates=estimates,
+        pose_std=config.proximal_std or ESTIMATE_POSE_STD,
+        seed=config.seed,
+        progress=lambda done: progress("fit", done, len(people)),
+    )
 
-    The solvers say nothing about their own error, so `joint_std_mm` is null.
-    """
-    result, intrinsics = fit.result, fit.intrinsics.numpy()
+
+def make_table(
+    people: People, fit: PeopleFit, *, init: str | np.ndarray, metadata: Mapping[str, str]
+) -> FitsTable:
+    """The fits table (docs/conventions.md) of N people and their fits."""
+    result = fit.result
+    intrinsics = result.intrinsics.numpy()
     N = len(people)
     triplets = np.concatenate([people.keypoints_2d, people.conf[..., None]], axis=2)
     columns = {
@@ -209,14 +258,18 @@ def make_table(
         "cost_initial": result.cost_initial.numpy(),
         "cost_final": result.cost_final.numpy(),
         "num_steps": result.num_steps.numpy(),
+        "joint_std_mm": result.joint_std_mm.numpy(),
         "status": np.array([Status(s).label for s in range(len(Status))])[result.status.numpy()],
-        "init": np.full(N, init),
+        "init": np.broadcast_to(init, N),
     }
     return build_fits(columns, metadata)
 
 
 def _metadata(config: RunConfig, body: Body) -> dict[str, str]:
-    settings = {**_plain(config), "solver_settings": asdict(SOLVERS[config.solver]())}
+    settings = {
+        **_plain(config),
+        "solver_settings": asdict(configure_solver(config.solver, solve_focal=config.solve_focal)),
+    }
     return {
         "body_sha256": body.sha256,
         "config": json.dumps(settings),
@@ -246,6 +299,7 @@ def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: _Clock) -> d
             "people": len(found.people),
             "fitted": fitted,
             "status": dict(statuses),
+            "without_estimate": int((fit.init == "mean").sum()) if config.init != "mean" else None,
             "pictures_without_people": len(found.empty),
             "problems": len(found.problems),
         },

@@ -121,3 +121,13 @@ def test_translation_from_one_keypoint_puts_it_where_it_is_seen(rng):
     assert got[:, 2].tolist() == pytest.approx([800 * 1.7 / 340] * 2)
     again, _ = project_points(points + got[:, None], K)
     torch.testing.assert_close(again[:, 2], pixels[:, 2])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_translation_of_absurd_keypoints_is_finite(scale, rng):
+    points, _, K, pixels = (part.float() for part in flat_person(rng))
+    height = torch.full((2,), 480.0)
+    got = estimate_translation(
+        scale * pixels, torch.ones(2, 6), K, points, EDGES, fallback_height=height
+    )
+    assert got.isfinite().all()

@@ -20,6 +20,7 @@ from bodies import synthetic_arrays, write_body
 from cli.main import main
 from fitting.body import load_body
 from fitting.camera import make_intrinsics, project_points
+from fitting.estimates import ESTIMATE_POSE_STD
 from fitting.keypoints import map_keypoints
 from fitting.map_fit import LmConfig, Stage
 from fitting.offline import SOLVERS
@@ -116,7 +117,7 @@ def test_fit_writes_table_record_pictures_and_page(fit_cli, keypoints, pictures,
     assert table["image"].to_pylist() == ["a.jpg", "b.png"]
     assert table["annotation_id"].to_pylist() == [10, 11]
     assert table["status"].to_pylist() == ["max_steps"] * 2
-    assert table["joint_std_mm"].null_count == 2
+    assert np.stack(table["joint_std_mm"].to_pylist()).shape == (2, 24)
     record = run_record(out)
     assert set(record["seconds"]) == {"load", "detect", "init", "fit", "write"}
     assert record["counts"]["people"] == record["counts"]["fitted"] == 2
@@ -178,6 +179,89 @@ def test_one_picture_with_keypoints_of_many(fit_cli, keypoints, pictures, tmp_pa
     refuse(
         fit_cli, pictures / "c.png", "--keypoints", file, "-o", tmp_path / "o2", match="nobody in c"
     )
+
+
+@pytest.mark.parametrize("solver", ["lm", "adam", "lbfgs"])
+def test_fits_are_refined_from_a_fits_table(solver, fit_cli, keypoints, tmp_path, monkeypatch):
+    """Of the first person only; the other one starts from the mean pose."""
+    monkeypatch.setitem(SOLVERS, "lm", LmConfig)
+    file = write(tmp_path / "k.json", coco(keypoints))
+    first, second = tmp_path / "first", tmp_path / "second"
+    fit_cli(file, "-o", first, "--limit", 1, "--no-report")
+    code, _, _ = fit_cli(file, "--init", first, "--solver", solver, "-o", second)
+    assert code == 0
+    before, after = read_fits(first), read_fits(second)
+    assert after.column_array("init").tolist() == ["given", "mean"]
+    assert before.column_array("init").tolist() == ["mean"]
+    if solver == "lm":  # the others are given a few steps only
+        assert after.column_array("reprojection_error_px").max() < 4
+        costs = [table.column_array("cost_final")[0] for table in (before, after)]
+        assert costs[1] <= 1.0001 * costs[0]  # no farther from itself, nor from the keypoints
+    record = run_record(second)
+    assert record["counts"]["without_estimate"] == 1
+    assert record["command"]["starts"] == 1
+    assert record["command"]["proximal_std"] == (ESTIMATE_POSE_STD if solver == "lm" else None)
+    assert record["command"]["init"] == str(first)
+
+
+@pytest.mark.parametrize("solver", ["lm", "adam"])
+def test_poses_of_a_regressor_are_refined(solver, fit_cli, keypoints, tmp_path):
+    """Given in another order, with names of pictures as SPIN writes them."""
+    pose = np.zeros((2, 72))
+    pose[:, 0] = np.pi
+    spin = {"pose": pose, "betas": np.zeros((2, 10)), "imgname": ["images/b.png", "images/a.jpg"]}
+    np.savez(tmp_path / "spin.npz", **spin)
+    file, out = write(tmp_path / "k.json", coco(keypoints)), tmp_path / "out"
+    options = ["--init", tmp_path / "spin.npz", "--solver", solver]
+    options += ["--proximal-std", 0.01, "--starts", 3] if solver == "lm" else []
+    code, _, err = fit_cli(file, *options, "-o", out)
+    assert code == 0, err
+    table = read_fits(out)
+    assert table.column_array("init").tolist() == ["given"] * 2
+    assert run_record(out)["counts"]["without_estimate"] == 0
+    if solver == "lm":  # the poses given are the true ones, and the fits stay near them
+        assert np.abs(table.column_array("body_pose")).max() < 0.05
+        assert table.column_array("reprojection_error_px").max() < 1
+        depths = table.column_array("transl")[:, 2]
+        np.testing.assert_allclose(depths, [3.2, 4.0], rtol=0.02)
+        assert run_record(out)["command"]["starts"] == 3
+    code, _, _ = fit_cli(file, *options, "-o", tmp_path / "one", "--limit", 1)
+    assert code == 0
+    one = read_fits(tmp_path / "one")
+    assert one.column_array("init").tolist() == ["given"]
+
+
+def test_help_states_the_deviation_used(fit_cli):
+    _, said, _ = fit_cli("fit", "--help")
+    assert f"[default: {ESTIMATE_POSE_STD}]" in " ".join(said.split())
+
+
+def test_unusable_estimates_are_refused(fit_cli, keypoints, tmp_path):
+    file, out = write(tmp_path / "k.json", coco(keypoints)), tmp_path / "out"
+    refuse(fit_cli, file, "-o", out, "--init", tmp_path / "no.npz", match="no.npz does not exist")
+    refuse(fit_cli, file, "-o", out, "--proximal-std", 0.2, match="give them with --init")
+    np.savez(tmp_path / "few.npz", pose=np.zeros((1, 72)), betas=np.zeros((1, 10)))
+    assert not out.exists()
+    refuse(fit_cli, file, "-o", out, "--init", tmp_path / "few.npz", match="1 estimates for 2")
+    refuse_starts = fit_cli(file, "-o", out, "--starts", 19)
+    assert refuse_starts[0] == 2
+    assert "19" in refuse_starts[2]
+
+
+def test_more_starts_are_tried(fit_cli, keypoints, tmp_path, monkeypatch):
+    monkeypatch.setitem(SOLVERS, "lm", LmConfig)
+    file = write(tmp_path / "k.json", coco(keypoints))
+    for starts in (1, 2, 18):
+        fit_cli(file, "-o", tmp_path / str(starts), "--starts", starts, "--no-report")
+    fit_cli(file, "-o", tmp_path / "usual", "--no-report")
+    assert run_record(tmp_path / "18")["command"]["starts"] == 18
+    assert run_record(tmp_path / "usual")["command"]["starts"] == 2
+    tables = {n: read_fits(tmp_path / n) for n in ("1", "2", "18", "usual")}
+    pose = {n: table.column_array("body_pose") for n, table in tables.items()}
+    assert np.array_equal(pose["usual"], pose["2"])
+    costs = {n: table.column_array("cost_final") for n, table in tables.items()}
+    assert (costs["18"] <= costs["1"] * 1.001).all()
+    assert json.loads(tables["18"].metadata["config"])["starts"] == 18
 
 
 def test_people_without_keypoints_keep_their_row(fit_cli, keypoints, pictures, tmp_path):

@@ -17,7 +17,7 @@ from fitting.keypoint_body import KeypointBody
 from fitting.keypoints import map_keypoints
 from fitting.lm import Linearised, LmOptions, minimize_lm
 from fitting.map_energy import MapEnergy, MapWeights
-from fitting.map_fit import LmConfig
+from fitting.map_fit import LmConfig, Stage
 from fitting.offline import make_solver
 from fitting.problem import PARAMETERS, BodyParams, FitProblem, Status
 from fitting.skeleton import keypoint_set
@@ -202,6 +202,66 @@ def test_hessian_is_positive_definite_with_the_priors(body, prior):
     model = energy_of(body, prior, problem).linearise(params.pack(PARAMETERS), torch.arange(3))
     torch.testing.assert_close(model.hessian, model.hessian.mT)
     assert (torch.linalg.eigvalsh(model.hessian) > 0).all()
+
+
+def test_gradient_and_hessian_by_the_focal_length(body, prior):
+    problem, params = people(body, prior)
+    energy, rows = energy_of(body, prior, problem), torch.arange(3)
+    x = torch.cat([params.pack(PARAMETERS), torch.full((3, 1), 0.1).double()], dim=1)
+    model = energy.linearise(x, rows)
+    assert model.hessian.shape == (3, 86, 86)
+    step = torch.zeros_like(x)
+    step[:, 85] = 1e-6
+    ahead, back = (energy.linearise(x + s, rows) for s in (step, -step))
+    torch.testing.assert_close(
+        model.gradient[:, 85], (ahead.cost - back.cost) / 2e-6, rtol=1e-5, atol=1e-4
+    )
+    assert (torch.linalg.eigvalsh(model.hessian) > 0).all()
+
+
+def test_a_focal_length_moves_towards_the_truth_close_up(body, prior):
+    """Where perspective shows it, 1.3 m away; farther off, depth and shape explain as much."""
+    problem, true = people(body, prior, 2)
+    true = replace(true, transl=torch.tensor([[0.0, 0.1, 1.3]]).double().repeat(2, 1))
+    points = map_keypoints(body, problem.keypoint_set)(pose_body(body, true))
+    pixels, _ = project_points(points, problem.intrinsics)
+    wrong = problem.intrinsics.clone()
+    wrong.diagonal(dim1=1, dim2=2)[:, :2] *= 1.25
+    problem = replace(
+        problem, keypoints_2d=pixels, conf=torch.ones_like(problem.conf), intrinsics=wrong
+    )
+    weights = MapWeights(noise=2e-3, outlier=1e3)
+    results = []
+    for solve_focal in (False, True):
+        config = LmConfig(stages=(Stage(steps=50),), solve_focal=solve_focal, weights=weights)
+        solver = make_solver(body, prior, problem.keypoint_set, config)
+        results.append(solver(problem, [true]))
+    fixed, solved = results
+    assert torch.equal(fixed.intrinsics, wrong)
+    assert (solved.cost_final < fixed.cost_final).all()
+    focal = solved.intrinsics[:, 0, 0]
+    assert (focal / 800 - 1).abs().max() < 0.1
+    assert (wrong[:, 0, 0] == 1000).all(), "inputs are never modified"
+
+
+def test_joint_std_is_that_of_the_inverse_normal_matrix(body, prior):
+    problem, params = people(body, prior, 2)
+    result = fit(body, prior, problem)
+    energy = energy_of(body, prior, problem)
+    x = result.params.pack(PARAMETERS)
+    hessian = energy.linearise(x, torch.arange(2)).hessian
+    hessian.diagonal(dim1=1, dim2=2)[:, :3] += 3 / torch.pi**2
+    covariance = torch.linalg.inv(hessian)
+
+    def joints(row):
+        at = pose_body(body, params.unpack(row[None], PARAMETERS)).joints[0]
+        return at - at[0]
+
+    for row in range(2):
+        J = torch.func.jacfwd(joints)(x[row]).flatten(0, 1)
+        expected = (J @ covariance[row] @ J.mT).diagonal().sqrt().unflatten(0, (24, 3))
+        torch.testing.assert_close(result.joint_std[row], expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(result.joint_std_mm[:, 0], torch.zeros(2).double())
 
 
 def test_fits_are_closer_to_the_truth_than_smplifys(body, prior):
