@@ -59,7 +59,7 @@ class LmOptions:
     damping_down: float = 0.2  # after a step that lowered the cost
     damping_up: float = 5.0  # after one that did not
     cost_tolerance: float = 1e-4  # relative; a row is finished when a step gains less
-    block: int = 5  # steps between looks at which rows have finished
+    block: int = 2  # steps between looks at which rows have finished
 
     def __post_init__(self) -> None:
         if self.max_steps < 1 or self.block < 1:
@@ -70,7 +70,7 @@ class LmOptions:
 
 _DAMPING_RANGE = (1e-7, 1e7)
 _RIDGE = 1e-6  # keeps unknowns that no term touches where they are
-TILE = 16  # rows; see `_whole_tiles`
+TILE = 8  # rows; see `_whole_tiles`
 _ALIGNMENT = 8  # factorisations round alike wherever a matrix of so many columns lies in memory
 
 

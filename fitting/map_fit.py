@@ -59,9 +59,9 @@ class LmConfig:
     weights: MapWeights = field(default_factory=MapWeights)
     stages: tuple[Stage, ...] = (
         Stage(steps=5, blur=8, rigid=True),
-        Stage(steps=4, blur=3, keep=6),
-        Stage(steps=4, blur=3, keep=2),
-        Stage(steps=15),
+        Stage(steps=6, blur=4, keep=2),
+        Stage(steps=4, blur=1.5, keep=1),
+        Stage(steps=12),
     )
     options: LmOptions = field(default_factory=LmOptions)
     solve_focal: bool = False
