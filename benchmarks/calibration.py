@@ -90,7 +90,9 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
 @click.command()
 @click.option("--people", default=600, show_default=True, type=click.IntRange(min=BINS))
 @click.option("--seed", default=0, show_default=True)
-@click.option("-o", "--output", default=RESULTS / "calibration.json", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", default=RESULTS / "calibration.json", type=click.Path(path_type=Path)
+)
 @click.option("--picture", default=PICTURE, type=click.Path(path_type=Path))
 def main(people: int, seed: int, output: Path, picture: Path) -> None:
     body, prior = load_body(), load_pose_prior()

@@ -79,6 +79,11 @@ KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
     help="Levenberg-Marquardt, or SMPLify as in SPIN or in the stages of SMPLify-X.",
 )
 @click.option(
+    "--cameras",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Calibration of several cameras that saw the same people, JSON; INPUT is the first one's.",
+)
+@click.option(
     "--focal",
     metavar="PX",
     type=click.FloatRange(min=0, min_open=True),

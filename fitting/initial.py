@@ -14,7 +14,7 @@ from .body import Body
 from .camera import estimate_translation
 from .keypoint_body import KeypointBody
 from .keypoints import map_keypoints
-from .problem import BodyParams, FitProblem
+from .problem import BodyParams, FitProblem, View
 from .skeleton import KeypointSet
 
 # Axis-angle of a body that stands upright in the camera frame, whose y points down.
@@ -55,12 +55,20 @@ class MeanStarts:
         betas = like.new_zeros(count, 10)
         with torch.no_grad():
             self.keypoints = keypoint_map(body(self.global_orient, self.body_pose, betas))
+        self.root = body.joint_template[0]
         self.defined = keypoint_map.defined
         self.edges = torch.as_tensor(keypoints.edges, device=like.device)
 
     def __call__(self, problem: FitProblem) -> list[BodyParams]:
-        """The starts of B people, each placed by the lengths of the limbs seen."""
-        return [self._place(problem, start) for start in range(len(self.body_pose))]
+        """The starts of B people, each placed by the lengths of the limbs seen.
+
+        Where there are several cameras, they face the one that sees most of the person.
+        """
+        if not problem.views:
+            return [self._place(problem, start) for start in range(len(self.body_pose))]
+        best = problem.best_view()
+        starts = (self._place(best.problem, start) for start in range(len(self.body_pose)))
+        return [self._seen_from_first(best, start) for start in starts]
 
     def _place(self, problem: FitProblem, start: int) -> BodyParams:
         B = len(problem)
@@ -75,6 +83,13 @@ class MeanStarts:
             betas=transl.new_zeros(B, 10),
             transl=transl,
         )
+
+    def _seen_from_first(self, view: View, params: BodyParams) -> BodyParams:
+        """Bodies in the frame of a view, in that of the first camera. They turn about the root."""
+        back = view.rotation.mT
+        turned = back @ roma.rotvec_to_rotmat(params.global_orient)
+        root = (back @ (self.root + params.transl - view.translation)[..., None])[..., 0]
+        return replace(params, global_orient=roma.rotmat_to_rotvec(turned), transl=root - self.root)
 
 
 def place_unknown(

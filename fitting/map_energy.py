@@ -10,7 +10,6 @@ Derivation, and how the weights were chosen: docs/fitting.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import roma
 import torch
@@ -19,10 +18,10 @@ from torch import Tensor
 from priors.angles import HINGES
 from priors.gmm import MaxMixturePrior
 
-from .camera import MIN_DEPTH
 from .keypoint_body import KeypointBody, PosedKeypoints, axis_of_skew, right_jacobian, turn
 from .lm import Linearised
 from .problem import FitProblem, Proximal
+from .reprojection import Cameras
 
 _POSE, _BETAS = slice(3, 72), slice(72, 82)
 
@@ -52,61 +51,6 @@ class MapWeights:
         for name, value in vars(self).items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-
-
-class Measured(NamedTuple):
-    """What one camera says about keypoints."""
-
-    cost: Tensor  # (b,)
-    residuals: Tensor  # (b, P, 2) weighted, so that the gradient is that of half their squares
-    directions: Tensor  # (b, P, 2, 3) how they change with the keypoints
-    by_log_focal: Tensor  # (b, P, 2) how they change with the logarithm of the focal length
-
-    @property
-    def forces(self) -> Tensor:
-        """(b, P, 3) gradient of the cost by the keypoints."""
-        return (self.residuals[:, :, None] @ self.directions)[:, :, 0]
-
-
-class Reprojection:
-    """The robust reprojection cost of B people seen by one camera each."""
-
-    def __init__(self, problem: FitProblem, defined: Tensor, weights: MapWeights) -> None:
-        """Take `defined` (P,) bool, the keypoints that the body has."""
-        conf = problem.conf * defined
-        focal = problem.intrinsics.diagonal(dim1=-2, dim2=-1)[:, None, :2]
-        centre = problem.intrinsics[:, None, :2, 2]
-        noise_px = (weights.noise * problem.person_size)[:, None, None]
-        self.outlier = weights.outlier
-        self.scale = focal / noise_px  # (B, 1, 2)
-        # NaN of unseen keypoints would survive their weight of zero
-        target = torch.where(conf[..., None] > 0, problem.keypoints_2d - centre, 0.0)
-        self.measured = torch.cat([target / noise_px, conf[..., None]], dim=2)  # (B, P, 3)
-
-    def __call__(
-        self, keypoints: Tensor, rows: Tensor, blur: float, zoom: Tensor | None = None
-    ) -> Measured:
-        """Of keypoints (b, P, 3) in the camera frame, for the people at `rows`.
-
-        `zoom` (b,) multiplies the focal lengths.
-
-        Geman-McClure by iteratively reweighted least squares: each weight is conf rho'(|r|^2).
-        """
-        target, conf = self.measured[rows].split((2, 1), dim=2)
-        depth = keypoints[..., 2:].clamp(min=MIN_DEPTH)
-        rays = keypoints[..., :2] / depth
-        scale = self.scale[rows] / blur
-        if zoom is not None:
-            scale = scale * zoom[:, None, None]
-        residuals = rays * scale - target / blur
-        squared = residuals.square().sum(dim=2, keepdim=True)
-        shrink = 1 / (1 + squared / self.outlier**2)
-        root = conf.sqrt() * shrink
-        across = root * scale / depth  # (b, P, 2) weighted deviations per metre
-        inwards = -rays * (keypoints[..., 2:] > MIN_DEPTH)
-        directions = torch.cat([torch.diag_embed(across), (across * inwards)[..., None]], dim=3)
-        cost = 0.5 * (conf * squared * shrink).sum(dim=(1, 2))
-        return Measured(cost, root * residuals, directions, root * rays * scale)
 
 
 class _ProximalTerm:
@@ -180,7 +124,7 @@ class RigidEnergy:
         rotation, tangent = roma.rotvec_to_rotmat(orient), right_jacobian(orient)
         arms = self.points[rows] @ rotation.mT
         keypoints = arms + self.root[rows, None] + self.shares * transl[:, None]
-        measured = self.energy.reprojection(keypoints, self.person[rows], blur)
+        measured = self.energy.cameras(keypoints, self.person[rows], blur)
         forces, directions = measured.forces, measured.directions
         spins = torch.linalg.cross(arms[:, :, None].expand_as(directions), directions)
         spins = spins @ (rotation @ tangent)[:, None]
@@ -207,7 +151,7 @@ class MapEnergy:
         self.proximal = None if problem.proximal is None else _ProximalTerm(problem.proximal)
         self.keypoint_body, self.prior, self.problem = keypoint_body, prior, problem
         self.weights = weights
-        self.reprojection = Reprojection(problem, keypoint_body.defined, weights)
+        self.cameras = Cameras(problem, noise=weights.noise, outlier=weights.outlier)
         self.precision = weights.prior_temperature * (
             prior.precision_factor @ prior.precision_factor.mT
         )
@@ -243,9 +187,9 @@ class MapEnergy:
     def _reproject(
         self, posed: PosedKeypoints, x: Tensor, rows: Tensor, blur: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Cost (b,) and gradient (b, D) of the reprojection, and its rows (b, 2 P, D)."""
+        """Cost (b,) and gradient (b, D) of the reprojection, and its rows (b, P C, D)."""
         zoom = x[:, 85].exp() if x.shape[1] > 85 else None
-        measured = self.reprojection(posed.keypoints, rows, blur, zoom)
+        measured = self.cameras(posed.keypoints, rows, blur, zoom)
         gradient = self.keypoint_body.pull_back(posed, measured.forces)
         moves = self.keypoint_body.measured_moves(posed, measured.directions)
         if zoom is None:

@@ -21,6 +21,7 @@ from .keypoints import map_keypoints
 from .map_fit import LmConfig, MapSolver
 from .people import People
 from .problem import PARAMETERS, BodyParams, FitProblem, FitResult, Proximal
+from .rig import Rig
 from .skeleton import KeypointSet, keypoint_set
 from .smplify import AdamConfig, LbfgsConfig, SmplifyConfig, SmplifySolver
 
@@ -254,6 +255,7 @@ def fit_people(
     estimates: Estimates | None = None,
     pose_std: float = ESTIMATE_POSE_STD,
     seed: int = 0,
+    rig: Rig | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> PeopleFit:
     """Fit SMPL to 2D keypoints, on the body's device and in its dtype.
@@ -270,6 +272,7 @@ def fit_people(
         estimates: of the N people, to begin at and, with `lm`, to stay near.
         pose_std: radians, expected deviation of the estimates' joints about each axis.
         seed: of the starts around the estimates.
+        rig: calibrated cameras, and what the others saw of the N people.
         progress: called with the number of people just finished.
     """
     device, dtype = body.v_template.device, body.v_template.dtype
@@ -279,6 +282,8 @@ def fit_people(
     for first in range(0, max(len(people), 1), batch_size):
         rows = np.arange(first, min(first + batch_size, len(people)))
         problem = make_problem(people.select(rows), focal=focal, device=device, dtype=dtype)
+        if rig is not None:
+            problem = rig.attach(problem, rows)
         began = time.perf_counter()
         tasks = make_tasks(problem, torch.from_numpy(rows))
         started = time.perf_counter()

@@ -108,6 +108,33 @@ class Proximal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class View:
+    """What another calibrated camera saw of B people at the same moment.
+
+    Attributes:
+        problem: its keypoints and intrinsics.
+        rotation: (B, 3, 3), translation: (B, 3) metres: a point X in the frame of the first camera
+            is at rotation X + translation in its own.
+    """
+
+    problem: FitProblem
+    rotation: Tensor
+    translation: Tensor
+
+    def select(self, rows: Tensor) -> View:
+        """Of the people at `rows`."""
+        return View(
+            problem=self.problem.select(rows),
+            rotation=self.rotation[rows],
+            translation=self.translation[rows],
+        )
+
+    def see(self, points: Tensor) -> Tensor:
+        """Points (B, N, 3) of the first camera's frame in this one's."""
+        return points @ self.rotation.mT + self.translation[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitProblem:
     """2D keypoints of B people and the cameras that saw them, on one device in one dtype.
 
@@ -118,6 +145,7 @@ class FitProblem:
         intrinsics: (B, 3, 3) pixels.
         image_size: (B, 2) width and height, pixels.
         proximal: what else is known of the people; the published baselines do not use it.
+        views: of other cameras; the published baselines do not use them.
     """
 
     keypoint_set: KeypointSet
@@ -126,6 +154,7 @@ class FitProblem:
     intrinsics: Tensor
     image_size: Tensor
     proximal: Proximal | None = None
+    views: tuple[View, ...] = ()
 
     def __post_init__(self) -> None:
         B = len(self.conf)
@@ -152,6 +181,45 @@ class FitProblem:
             intrinsics=self.intrinsics[rows],
             image_size=self.image_size[rows],
             proximal=None if self.proximal is None else self.proximal.select(rows),
+            views=tuple(view.select(rows) for view in self.views),
+        )
+
+    def with_defined(self, defined: Tensor) -> FitProblem:
+        """The same with the keypoints unseen that are not `defined` (P,)."""
+        views = (replace(v, problem=v.problem.with_defined(defined)) for v in self.views)
+        return replace(self, conf=self.conf * defined, views=tuple(views))
+
+    @property
+    def seen(self) -> Tensor:
+        """(B,) bool: some camera sees some keypoint."""
+        confs = [self.conf, *(view.problem.conf for view in self.views)]
+        return torch.stack([(conf > 0).any(dim=1) for conf in confs]).any(dim=0)
+
+    def best_view(self) -> View:
+        """For each person, the camera of the largest sum of confidences; the first one on a tie."""
+        like = self.conf
+        eye = torch.eye(3).to(like).expand(len(self), 3, 3)
+        first = View(
+            problem=replace(self, views=()), rotation=eye, translation=like.new_zeros(len(self), 3)
+        )
+        views = [first, *self.views]
+        best = torch.stack([view.problem.conf.sum(dim=1) for view in views]).argmax(dim=0)
+        people = torch.arange(len(self), device=like.device)
+
+        def of_best(values: list[Tensor]) -> Tensor:
+            return torch.stack(values)[best, people]
+
+        problems = [view.problem for view in views]
+        return View(
+            problem=replace(
+                first.problem,
+                keypoints_2d=of_best([p.keypoints_2d for p in problems]),
+                conf=of_best([p.conf for p in problems]),
+                intrinsics=of_best([p.intrinsics for p in problems]),
+                image_size=of_best([p.image_size for p in problems]),
+            ),
+            rotation=of_best([view.rotation for view in views]),
+            translation=of_best([view.translation for view in views]),
         )
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,9 +26,8 @@ def fit_seen(
         starts: initial estimates of the B people.
         fit: of the people to fit.
     """
-    problem = replace(problem, conf=problem.conf * defined)
-    seen = (problem.conf > 0).any(dim=1)
-    rows, others = torch.nonzero(seen)[:, 0], torch.nonzero(~seen)[:, 0]
+    problem = problem.with_defined(defined)
+    rows, others = torch.nonzero(problem.seen)[:, 0], torch.nonzero(~problem.seen)[:, 0]
     parts = [FitResult.nothing_seen(problem.select(others))]
     if len(rows) > 0:
         parts.append(fit(problem.select(rows), [start.select(rows) for start in starts]))
@@ -55,15 +53,13 @@ def make_result(
         num_steps: (B,) of all stages.
         joint_std: (B, 24, 3) as in `FitResult`; none means unknown.
     """
-    pixels, _ = project_points(keypoints, problem.intrinsics)
-    error = (pixels - problem.keypoints_2d).norm(dim=-1)
     finite = solution.cost_final.isfinite() & params.pack(PARAMETERS).isfinite().all(dim=1)
     status = torch.where(solution.converged, int(Status.CONVERGED), int(Status.MAX_STEPS))
     if joint_std is None:
         joint_std = params.transl.new_full((len(params), 24, 3), torch.nan)
     return FitResult(
         params=params.where(finite),
-        reprojection_error=error.where(problem.conf > 0, torch.nan),
+        reprojection_error=_reprojection_error(problem, keypoints),
         cost_initial=solution.cost_initial,
         cost_final=solution.cost_final,
         num_steps=num_steps,
@@ -71,3 +67,15 @@ def make_result(
         intrinsics=problem.intrinsics,
         joint_std=joint_std.where(finite[:, None, None], torch.nan),
     )
+
+
+def _reprojection_error(problem: FitProblem, keypoints: Tensor) -> Tensor:
+    """(B, P) pixels, NaN where unseen; the mean over the cameras that see a keypoint."""
+    cameras = [(problem, keypoints)]
+    cameras += [(view.problem, view.see(keypoints)) for view in problem.views]
+    errors = []
+    for camera, points in cameras:
+        pixels, _ = project_points(points, camera.intrinsics)
+        distance = (pixels - camera.keypoints_2d).norm(dim=-1)
+        errors.append(distance.where(camera.conf > 0, torch.nan))
+    return torch.stack(errors).nanmean(dim=0)

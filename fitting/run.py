@@ -27,6 +27,7 @@ from .offline import PeopleFit, choose_device, choose_starts, configure_solver, 
 from .people import People, Problem
 from .pictures import draw_people, remove_pictures
 from .problem import Status
+from .rig import Rig, match_views, read_cameras
 from .sources import Found, is_keypoint_source, people_in_file, people_in_pictures
 from .table import FILE_NAME, FitsTable, build_fits, write_fits
 
@@ -52,6 +53,8 @@ class RunConfig:
             none means `estimates.ESTIMATE_POSE_STD`.
         starts: initial poses tried for each person; none means 2, or 1 with estimates.
         solver: a name in `offline.SOLVERS`.
+        cameras: calibration of several cameras, the first of which is that of `input`
+            (`rig.read_cameras`).
         focal: pixels, for everyone; none means each row's own, or else the picture's diagonal.
         solve_focal: take the focal lengths for guesses and solve for them too.
         device: "auto", "cpu" or "cuda".
@@ -75,6 +78,7 @@ class RunConfig:
     proximal_std: float | None = None
     starts: int | None = None
     solver: str = "lm"
+    cameras: Path | None = None
     focal: float | None = None
     solve_focal: bool = False
     device: str = "auto"
@@ -136,7 +140,9 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     found = _find_people(config, clock, progress)
     found, estimates = _matched(found, estimates, config.limit)
     count = len(found.people)
-    fit = _fit(config, found.people, estimates, body.to(device), prior, progress)
+    with clock.time("load"):
+        rig = _read_rig(config, found.people)
+    fit = _fit(config, found.people, estimates, rig, body.to(device), prior, progress)
     clock.seconds.update(fit.seconds)
     with clock.time("write"):
         table = make_table(found.people, fit, init=fit.init, metadata=_metadata(config, body))
@@ -207,10 +213,33 @@ def _find_people(config: RunConfig, clock: _Clock, progress: Progress) -> Found:
     return found
 
 
+def _read_rig(config: RunConfig, people: People) -> Rig | None:
+    """The cameras of `config.cameras`, and what they saw of the people."""
+    if config.cameras is None:
+        return None
+    if config.focal is not None or config.solve_focal:
+        raise InputError("--cameras gives the focal lengths; leave --focal and --solve-focal out")
+    if config.solver != "lm":
+        raise InputError(f"--solver {config.solver} knows one camera only; use lm with --cameras")
+    cameras = read_cameras(config.cameras)
+    seen = []
+    for camera in cameras[1:]:
+        assert camera.keypoints is not None  # `read_cameras` saw to it
+        found = people_in_file(
+            camera.keypoints,
+            images=None,
+            keypoint_format=config.keypoint_format,
+            keypoint_set=config.keypoint_set,
+        )
+        seen.append(match_views(people, found.people, name=camera.name))
+    return Rig(cameras=cameras, seen=seen)
+
+
 def _fit(
     config: RunConfig,
     people: People,
     estimates: Estimates | None,
+    rig: Rig | None,
     body: Body,
     prior: MaxMixturePrior,
     progress: Progress,
@@ -226,6 +255,7 @@ def _fit(
         estimates=estimates,
         pose_std=config.proximal_std or ESTIMATE_POSE_STD,
         seed=config.seed,
+        rig=rig,
         progress=lambda done: progress("fit", done, len(people)),
     )
 

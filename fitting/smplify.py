@@ -111,6 +111,8 @@ class SmplifySolver:
             problem: B people; those with nothing seen get status `NO_KEYPOINTS` and NaN parameters.
             starts: at least one initial estimate of the B people (`initial.mean_starts`).
         """
+        if problem.views:
+            raise ValueError("SMPLify knows one camera only; use the solver lm for several views")
         return fit_seen(problem, self.keypoint_map.defined, starts, self._fit)
 
     def _fit(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:

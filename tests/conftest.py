@@ -20,3 +20,20 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no folder ../shared with photographs and motion capture beside the checkout")
     return folder
+
+
+@pytest.fixture
+def fit_cli(capsys):
+    """Run `fit-cli`; returns exit code, stdout and stderr."""
+
+    from cli.main import main
+
+    def run(*args):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(a) for a in args])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return caught.value.code or 0, out, err
+
+    return run

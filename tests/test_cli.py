@@ -17,7 +17,6 @@ import pytest
 import torch
 from bodies import synthetic_arrays, write_body
 
-from cli.main import main
 from fitting.body import load_body
 from fitting.camera import make_intrinsics, project_points
 from fitting.estimates import ESTIMATE_POSE_STD
@@ -40,21 +39,6 @@ def _quick(monkeypatch):
     )
     monkeypatch.setitem(SOLVERS, "adam", lambda: AdamConfig(num_steps=4))
     monkeypatch.setitem(SOLVERS, "lbfgs", lambda: LbfgsConfig(options=LbfgsOptions(max_steps=2)))
-
-
-@pytest.fixture
-def fit_cli(capsys):
-    """Run `fit-cli`; returns exit code, stdout and stderr."""
-
-    def run(*args):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(a) for a in args])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return caught.value.code or 0, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")
