@@ -28,9 +28,9 @@ def results_section(accuracy: Record, speed: Record | None) -> str:
         f"3D error in mm, MPJPE / PA-MPJPE over LSP's 14 joints, of {accuracy['people']} people: "
         "poses of motion-capture subjects held out of the prior, random bodies and cameras, COCO's "
         "17 keypoints; noise for a person 200 px tall, with 10 % of the keypoints missing and 3 % "
-        "wrong. Outliers: people over 150 mm at σ = 4 px. Starts: the mean pose from two sides; also "
-        "the modes of the pose prior (`--starts 18`); a regressor-like estimate (0.08 rad off about "
-        "each axis of each joint; `--init`), of which only `lm` is told how good it may be.",
+        "wrong. Outliers: people over 150 mm at σ = 4 px. Starts: the mean pose from two sides; "
+        "also the modes of the pose prior (`--starts 18`); a regressor-like estimate (0.08 rad off "
+        "about each axis of each joint; `--init`), of which only `lm` is told how good it may be.",
         "",
         *_table(accuracy, speed),
         "",
