@@ -1,9 +1,11 @@
 """The negative log posterior of bodies given 2D keypoints, with its Gauss-Newton model.
 
     E = sum_p conf_p / 2 rho(|r_p|^2)  +  t min_m c_m(theta)  +  h sum exp(2 alpha)  +  |beta|^2 / 2
+        + u (1 - cos psi)  +  what is known from an estimate, and of the focal length
 
 r_p is the reprojection residual in units of the expected keypoint noise, rho the Geman-McClure loss
-s / (1 + s / k^2), c_m the components of the pose prior, alpha the hinge angles of elbows and knees.
+s / (1 + s / k^2), c_m the components of the pose prior, alpha the hinge angles of elbows and knees,
+psi the angle between the body's up and the picture's.
 Derivation, and how the weights were chosen: docs/fitting.md.
 """
 

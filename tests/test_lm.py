@@ -19,7 +19,7 @@ from fitting.lm import Linearised, LmOptions, minimize_lm
 from fitting.map_energy import MapEnergy, MapWeights
 from fitting.map_fit import LmConfig, Stage
 from fitting.offline import make_solver
-from fitting.problem import PARAMETERS, BodyParams, FitProblem, Status
+from fitting.problem import PARAMETERS, BodyParams, FitProblem, Proximal, Status
 from fitting.skeleton import keypoint_set
 from fitting.smplify import AdamConfig
 from priors.gmm import load_pose_prior
@@ -169,6 +169,43 @@ def test_gradient_is_that_of_the_cost(body, prior):
             ahead, back = (energy.linearise(x + s, rows, blur=blur).cost for s in (step, -step))
             expected = (ahead - back) / 2e-6
             torch.testing.assert_close(model.gradient[:, column], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_gradient_and_cost_of_an_estimate(body, prior):
+    """The proximal term alone, against finite differences and against SciPy's angles."""
+    problem, params = people(body, prior)
+    g = torch.Generator().manual_seed(2)
+    x = params.pack(PARAMETERS)
+    estimate = params.unpack(x + 0.2 * torch.randn(x.shape, generator=g).double(), PARAMETERS)
+    proximal = Proximal(
+        params=estimate,
+        pose_std=0.1 + torch.rand(3, 24, generator=g).double(),
+        betas_std=torch.full((1, 10), 0.5).double(),
+    )
+    known = energy_of(body, prior, replace(problem, proximal=proximal))
+    unknown, rows = energy_of(body, prior, problem), torch.tensor([2, 0, 1])
+
+    def term(x):
+        with_it, without = (energy.linearise(x, rows) for energy in (known, unknown))
+        return Linearised(*(a - b for a, b in zip(with_it, without, strict=True)))
+
+    x = x[rows]
+    model = term(x)
+    for column in [0, 1, 2, 3, 30, 57, 71, 72, 81, 84]:
+        step = torch.zeros_like(x)
+        step[:, column] = 1e-6
+        expected = (term(x + step).cost - term(x - step).cost) / 2e-6
+        torch.testing.assert_close(model.gradient[:, column], expected, rtol=1e-5, atol=1e-5)
+    assert (torch.linalg.eigvalsh(model.hessian) > -1e-6).all()
+    for row, cost in zip(rows.tolist(), model.cost.tolist(), strict=True):
+        pair = [
+            Rotation.from_rotvec(p.pack(("global_orient", "body_pose"))[row].view(24, 3).numpy())
+            for p in (estimate, params)
+        ]
+        angle = (pair[0].inv() * pair[1]).magnitude()
+        apart = (estimate.betas - params.betas)[row].numpy() / 0.5
+        chords = (1 - np.cos(angle)) / proximal.pose_std[row].numpy() ** 2
+        assert cost == pytest.approx(chords.sum() + 0.5 * (apart**2).sum(), rel=1e-6)
 
 
 def test_cost_is_the_documented_one(body, prior):
