@@ -48,7 +48,7 @@ KINDS = (
 
 
 def hostile(count: int, rng: np.random.Generator, name: str = "coco17") -> FitProblem:
-    """Problems of every kind in turn, on 12 x `count` / 12 random pictures."""
+    """`count` problems, of every kind in turn, on pictures of random sizes."""
     s = keypoint_set(name)
     P = len(s)
     size = 10 ** rng.uniform(1, 4, (count, 2))

@@ -40,12 +40,8 @@ class PosedKeypoints(NamedTuple):
     tangent: Tensor  # (B, 24, 3, 3) right Jacobians of the joints' axis-angles
     rotations: Tensor  # (B, 24, 3, 3)
     joints: Tensor  # (B, 24, 3)
+    axes: Tensor  # (B, 24, 3, 3) column a is the spin of the world below a joint by its a-th angle
     by_betas: Tensor  # (B, P, 3, 10)
-
-    @property
-    def axes(self) -> Tensor:
-        """(B, 24, 3, 3): column a is the spin of the world below a joint by its a-th angle."""
-        return self.rotations @ self.tangent
 
 
 class KeypointBody(torch.nn.Module):
@@ -144,15 +140,17 @@ class KeypointBody(torch.nn.Module):
         pairs = turn(rotations[:, self.pair_joint], anchored)
         pairs = pairs + self.shares * joints[:, self.pair_joint]
         untranslated = self.sum_pairs @ pairs
+        tangent = right_jacobian(rotvec)
         by_betas = rotations.transpose(1, 2).flatten(2) @ self.bones  # (B, 3, 10 P)
         return PosedKeypoints(
             keypoints=untranslated + self.transl_share * transl[:, None],
             untranslated=untranslated,
             pairs=pairs,
             local=local,
-            tangent=right_jacobian(rotvec),
+            tangent=tangent,
             rotations=rotations,
             joints=joints,
+            axes=rotations @ tangent,
             by_betas=by_betas.unflatten(2, (-1, 10)).transpose(1, 2) + self.root_shift,
         )
 

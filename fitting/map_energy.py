@@ -62,7 +62,7 @@ class _ProximalTerm:
 
     def __init__(self, proximal: Proximal) -> None:
         B, params = len(proximal.params), proximal.params
-        rotvec = torch.cat([params.global_orient, params.body_pose], dim=1).unflatten(1, (24, 3))
+        rotvec = params.pack(("global_orient", "body_pose")).unflatten(1, (24, 3))
         self.inverse = roma.rotvec_to_rotmat(rotvec).mT
         self.pose_weight = proximal.pose_std.expand(B, -1) ** -2
         self.betas, self.betas_weight = params.betas, proximal.betas_std.expand(B, -1) ** -2
@@ -124,17 +124,16 @@ class RigidEnergy:
         """Like `MapEnergy.linearise`, by global_orient and transl side by side."""
         orient, transl = y.split(3, dim=1)
         rotation, tangent = roma.rotvec_to_rotmat(orient), right_jacobian(orient)
+        axes = rotation @ tangent
         arms = self.points[rows] @ rotation.mT
         keypoints = arms + self.root[rows, None] + self.shares * transl[:, None]
         measured = self.energy.cameras(keypoints, self.person[rows], blur)
         forces, directions = measured.forces, measured.directions
         spins = torch.linalg.cross(arms[:, :, None].expand_as(directions), directions)
-        spins = spins @ (rotation @ tangent)[:, None]
+        spins = spins @ axes[:, None]
         moves = torch.cat([spins, directions * self.shares[:, None]], dim=3).flatten(1, 2)
         moment = torch.linalg.cross(arms, forces).sum(dim=1)
-        gradient = torch.cat(
-            [turn((rotation @ tangent).mT, moment), (self.shares * forces).sum(dim=1)], dim=1
-        )
+        gradient = torch.cat([turn(axes.mT, moment), (self.shares * forces).sum(dim=1)], dim=1)
         hessian = moves.mT @ moves
         upright = add_upright(rotation, tangent, self.energy.weights.upright, gradient, hessian)
         return Linearised(measured.cost + upright, gradient, hessian)
@@ -151,8 +150,7 @@ class MapEnergy:
         weights: MapWeights,
     ) -> None:
         self.proximal = None if problem.proximal is None else _ProximalTerm(problem.proximal)
-        self.keypoint_body, self.prior, self.problem = keypoint_body, prior, problem
-        self.weights = weights
+        self.keypoint_body, self.prior, self.weights = keypoint_body, prior, weights
         self.cameras = Cameras(problem, noise=weights.noise, outlier=weights.outlier)
         self.precision = weights.prior_temperature * (
             prior.precision_factor @ prior.precision_factor.mT

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -22,10 +23,25 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def body(request):
+    """The bundled body, in the module's DTYPE or single precision."""
+    from fitting.body import load_body
+
+    return load_body(dtype=getattr(request.module, "DTYPE", torch.float32))
+
+
+@pytest.fixture(scope="module")
+def prior(request):
+    """The bundled pose prior, in the module's DTYPE or single precision."""
+    from priors.gmm import load_pose_prior
+
+    return load_pose_prior(dtype=getattr(request.module, "DTYPE", torch.float32))
+
+
 @pytest.fixture
 def fit_cli(capsys):
     """Run `fit-cli`; returns exit code, stdout and stderr."""
-
     from cli.main import main
 
     def run(*args):

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import fitting
-from fitting.body import load_body, pose_body
+from fitting.body import pose_body
 from fitting.camera import make_intrinsics, project_points
 from fitting.estimates import (
     Estimates,
@@ -31,20 +31,9 @@ from fitting.run import make_table
 from fitting.skeleton import keypoint_set
 from fitting.smplify import AdamConfig
 from fitting.table import read_fits, write_fits
-from priors.gmm import load_pose_prior
 
 SIZE = (640, 480)
 NAMES = ("global_orient", "body_pose", "betas", "transl")
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body()
-
-
-@pytest.fixture(scope="module")
-def prior():
-    return load_pose_prior()
 
 
 def turned(rotvec, std, seed):

@@ -109,14 +109,7 @@ def test_costs_never_rise_and_steps_are_counted():
 # --- The posterior ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def body():
-    return load_body(dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def prior():
-    return load_pose_prior(dtype=torch.float64)
+DTYPE = torch.float64  # of the fixtures body and prior
 
 
 def people(body, prior, batch=3, seed=0, name="coco17"):

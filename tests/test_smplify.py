@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from fitting.body import load_body
 from fitting.camera import make_intrinsics, project_points
 from fitting.initial import MeanStarts
 from fitting.keypoints import map_keypoints
@@ -17,19 +16,8 @@ from fitting.problem import BodyParams, FitProblem, Status
 from fitting.skeleton import keypoint_set
 from fitting.smplify import AdamConfig, LbfgsConfig, _Energy
 from fitting.solver import LbfgsOptions
-from priors.gmm import load_pose_prior
 
 QUICK = LbfgsConfig(options=LbfgsOptions(max_steps=15))
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body()
-
-
-@pytest.fixture(scope="module")
-def prior():
-    return load_pose_prior()
 
 
 def standing(prior, batch=2, seed=0, away=()):

@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from test_lm import fit, people
 
-from fitting.body import load_body, pose_body
+from fitting.body import pose_body
 from fitting.camera import project_points
 from fitting.files import InputError, write_json
 from fitting.keypoint_body import KeypointBody
@@ -24,17 +24,8 @@ from fitting.rig import match_views
 from fitting.smplify import AdamConfig
 from fitting.sources import people_in_file
 from fitting.table import read_fits
-from priors.gmm import load_pose_prior
 
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body(dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def prior():
-    return load_pose_prior(dtype=torch.float64)
+DTYPE = torch.float64  # of the fixtures body and prior
 
 
 def around(body, problem, true, degrees):
