@@ -1,11 +1,12 @@
 """The negative log posterior of bodies given 2D keypoints, with its Gauss-Newton model.
 
     E = sum_p conf_p / 2 rho(|r_p|^2)  +  t min_m c_m(theta)  +  h sum exp(2 alpha)  +  |beta|^2 / 2
-        + u (1 - cos psi)  +  what is known from an estimate, and of the focal length
+        + u (1 - cos psi)  +  what is known from an estimate, of the distance and the focal length
 
 r_p is the reprojection residual in units of the expected keypoint noise, rho the Geman-McClure loss
 s / (1 + s / k^2), c_m the components of the pose prior, alpha the hinge angles of elbows and knees,
-psi the angle between the body's up and the picture's.
+psi the angle between the body's up and the picture's. What is known beforehand of the distance is
+how large the person looks.
 Derivation, and how the weights were chosen: docs/fitting.md.
 """
 
@@ -26,6 +27,8 @@ from .problem import FitProblem, Proximal
 from .reprojection import Cameras
 
 _POSE, _BETAS = slice(3, 72), slice(72, 82)
+_DEPTH = 84
+_LEAST_DEPTH = 0.01  # as a share of what is expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class MapWeights:
             mixture is surer of unseen subjects than it should be.
         hinge: h, weight of the hinge penalty.
         upright: u, weight of the pull towards a body that stands upright in the picture.
+        log_depth_std: expected deviation of the distance's logarithm from where a fit begins.
         log_focal_std: expected deviation of the focal length's logarithm, where it is solved for.
     """
 
@@ -47,6 +51,7 @@ class MapWeights:
     prior_temperature: float = 0.2
     hinge: float = 1.0
     upright: float = 2.0
+    log_depth_std: float = 0.5
     log_focal_std: float = 0.3
 
     def __post_init__(self) -> None:
@@ -106,6 +111,29 @@ def add_upright(
     return weight * (1 + downwards[:, 1])
 
 
+def add_log_depth(
+    depth: Tensor, expected: Tensor, std: float, gradient: Tensor, hessian: Tensor
+) -> Tensor:
+    """Add (log z - log z_0)^2 / (2 s^2). Returns costs (b,).
+
+    Of people of whom a face or less is seen, nothing else tells the distance: without it they may
+    end up around the camera. Where nothing is expected, or z is below a hundredth of it, the cost
+    is constant.
+
+    Args:
+        depth: (b,) z, metres.
+        expected: (b,) z_0, metres; not positive for nothing.
+        std: s.
+        gradient, hessian: (b,), (b,) by z, to be added to.
+    """
+    ratio = (depth / expected).clamp(min=_LEAST_DEPTH)
+    residual = torch.where(expected > 0, ratio.log(), 0.0) / std
+    slope = torch.where((expected > 0) & (ratio > _LEAST_DEPTH), 1 / (depth * std), 0.0)
+    gradient += residual * slope
+    hessian += slope.square()
+    return 0.5 * residual.square()
+
+
 class RigidEnergy:
     """Reprojection and uprightness of bodies that turn and move as they are: y (b, 6).
 
@@ -135,8 +163,16 @@ class RigidEnergy:
         moment = torch.linalg.cross(arms, forces).sum(dim=1)
         gradient = torch.cat([turn(axes.mT, moment), (self.shares * forces).sum(dim=1)], dim=1)
         hessian = moves.mT @ moves
-        upright = add_upright(rotation, tangent, self.energy.weights.upright, gradient, hessian)
-        return Linearised(measured.cost + upright, gradient, hessian)
+        weights = self.energy.weights
+        cost = measured.cost + add_upright(rotation, tangent, weights.upright, gradient, hessian)
+        cost = cost + add_log_depth(
+            y[:, 5],
+            self.energy.depth[self.person[rows]],
+            weights.log_depth_std,
+            gradient[:, 5],
+            hessian[:, 5, 5],
+        )
+        return Linearised(cost, gradient, hessian)
 
 
 class MapEnergy:
@@ -148,9 +184,12 @@ class MapEnergy:
         prior: MaxMixturePrior,
         problem: FitProblem,
         weights: MapWeights,
+        depth: Tensor,
     ) -> None:
+        """Take B people and how far away they are expected: depth (B,) metres."""
         self.proximal = None if problem.proximal is None else _ProximalTerm(problem.proximal)
         self.keypoint_body, self.prior, self.weights = keypoint_body, prior, weights
+        self.depth = depth
         self.cameras = Cameras(problem, noise=weights.noise, outlier=weights.outlier)
         self.precision = weights.prior_temperature * (
             prior.precision_factor @ prior.precision_factor.mT
@@ -172,6 +211,13 @@ class MapEnergy:
         hessian = moves.mT @ moves
         cost = cost + add_upright(
             posed.local[:, 0], posed.tangent[:, 0], self.weights.upright, gradient, hessian
+        )
+        cost = cost + add_log_depth(
+            x[:, _DEPTH],
+            self.depth[rows],
+            self.weights.log_depth_std,
+            gradient[:, _DEPTH],
+            hessian[:, _DEPTH, _DEPTH],
         )
         for term in (
             self._add_pose_prior,

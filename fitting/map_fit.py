@@ -114,7 +114,9 @@ class MapSolver:
 
     @torch.no_grad()
     def _fit_chunk(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:
-        energy = MapEnergy(self.keypoint_body, self.prior, problem, self.config.weights)
+        energy = MapEnergy(
+            self.keypoint_body, self.prior, problem, self.config.weights, starts[0].transl[:, 2]
+        )
         x = torch.cat([start.pack(PARAMETERS) for start in starts])
         if self.config.solve_focal:
             x = torch.cat([x, x.new_zeros(len(x), 1)], dim=1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
+from scipy.stats import norm
 
 from fitting.body import load_body, pose_body
 from fitting.camera import make_intrinsics, project_points
@@ -16,7 +17,7 @@ from fitting.initial import MeanStarts
 from fitting.keypoint_body import KeypointBody
 from fitting.keypoints import map_keypoints
 from fitting.lm import Linearised, LmOptions, minimize_lm
-from fitting.map_energy import MapEnergy, MapWeights
+from fitting.map_energy import MapEnergy, MapWeights, add_log_depth
 from fitting.map_fit import LmConfig, Stage
 from fitting.offline import make_solver
 from fitting.problem import PARAMETERS, BodyParams, FitProblem, Proximal, Status
@@ -146,7 +147,8 @@ def fit(body, prior, problem, config=None):
 
 def energy_of(body, prior, problem):
     keypoint_body = KeypointBody(body, map_keypoints(body, problem.keypoint_set))
-    return MapEnergy(keypoint_body, prior, problem, MapWeights())
+    depth = torch.linspace(2.0, 5.0, len(problem)).double()
+    return MapEnergy(keypoint_body, prior, problem, MapWeights(), depth)
 
 
 def test_gradient_is_that_of_the_cost(body, prior):
@@ -162,6 +164,36 @@ def test_gradient_is_that_of_the_cost(body, prior):
             ahead, back = (energy.linearise(x + s, rows, blur=blur).cost for s in (step, -step))
             expected = (ahead - back) / 2e-6
             torch.testing.assert_close(model.gradient[:, column], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_log_depth_is_normal():
+    depth = torch.tensor([0.5, 3.0, 4.0, 7.0, 7.0, 7.0, -1.0]).double()
+    expected = torch.tensor([4.0, 4.0, 4.0, 4.0, -1.0, torch.nan, 4.0]).double()
+    gradient, hessian = torch.zeros(2, 7).double()
+    cost = add_log_depth(depth, expected, 0.5, gradient, hessian)
+    known = slice(0, 4)
+    log_density = norm(np.log(4.0), 0.5).logpdf(np.log(depth[known].numpy()))
+    np.testing.assert_allclose(cost[known], norm(0, 0.5).logpdf(0) - log_density, atol=1e-12)
+    step = 1e-6
+    ahead, back = (
+        add_log_depth(depth + s, expected, 0.5, gradient.clone(), hessian.clone())
+        for s in (step, -step)
+    )
+    torch.testing.assert_close(gradient, (ahead - back) / (2 * step), rtol=1e-6, atol=1e-6)
+    assert (cost[4:6] == 0).all() and cost[6] > cost[0]
+    torch.testing.assert_close(hessian[known], (0.5 * depth[known]) ** -2.0)
+
+
+def test_people_of_few_keypoints_stay_where_they_look_to_be(body, prior):
+    """A face seen large must not draw the camera into the body."""
+    problem, _ = people(body, prior, batch=8)
+    for seen in (1, 2, 3):
+        conf = torch.zeros_like(problem.conf)
+        conf[:, :seen] = 1
+        few = replace(problem, conf=conf)
+        began = MeanStarts(body, prior, few.keypoint_set)(few)[0].transl[:, 2]
+        ended = fit(body, prior, few).params.transl[:, 2]
+        assert ((ended / began).log().abs() < 1).all()
 
 
 def test_gradient_and_cost_of_an_estimate(body, prior):
@@ -222,6 +254,7 @@ def test_cost_is_the_documented_one(body, prior):
         + 0.2 * prior(moved.body_pose).item()
         + hinges
         + 2 * (1 + up[1])
+        + 0.5 * (np.log(moved.transl[0, 2].item() / 2.0) / 0.5) ** 2
         + 0.5 * (moved.betas**2).sum().item()
     )
     assert got == pytest.approx(expected, rel=1e-9)

@@ -67,8 +67,9 @@ def test_a_view_sees_what_opencv_projects(body, prior):
 def test_gradient_is_that_of_the_cost_over_all_cameras(body, prior):
     problem, true = scene(body, prior, 2)
     keypoint_body = KeypointBody(body, map_keypoints(body, problem.keypoint_set))
-    energy = MapEnergy(keypoint_body, prior, problem, MapWeights())
-    alone = MapEnergy(keypoint_body, prior, replace(problem, views=()), MapWeights())
+    depth = torch.tensor([3.0, 4.0]).double()
+    energy = MapEnergy(keypoint_body, prior, problem, MapWeights(), depth)
+    alone = MapEnergy(keypoint_body, prior, replace(problem, views=()), MapWeights(), depth)
     rows = torch.arange(2)
     x = true.pack(PARAMETERS)
     x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).double()
