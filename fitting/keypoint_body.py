@@ -131,14 +131,7 @@ class KeypointBody(torch.nn.Module):
         """Keypoints of x (B, 85 or more): `problem.PARAMETERS` side by side, and what follows."""
         rotvec, betas, transl = x[:, :72].unflatten(1, (24, 3)), x[:, 72:82], x[:, 82:85]
         local = roma.rotvec_to_rotmat(rotvec)
-        rest = torch.addmm(self.rest_joints[0], betas, self.rest_joints[1:]).unflatten(1, (24, 3))
-        rotations, joints = (part.flatten(3) for part in chain(local, rest[..., None]))
-        joints = joints[..., 0]
-        feature = (local[:, 1:] - torch.eye(3).to(local)).flatten(1)
-        anchored = torch.addmm(self.offsets[0], betas, self.offsets[1:])
-        anchored = torch.addmm(anchored, feature, self.pose_offsets).unflatten(1, (-1, 3))
-        pairs = turn(rotations[:, self.pair_joint], anchored)
-        pairs = pairs + self.shares * joints[:, self.pair_joint]
+        rotations, joints, pairs = self._pose_pairs(local, betas)
         untranslated = self.sum_pairs @ pairs
         tangent = right_jacobian(rotvec)
         by_betas = rotations.transpose(1, 2).flatten(2) @ self.bones  # (B, 3, 10 P)
@@ -153,6 +146,27 @@ class KeypointBody(torch.nn.Module):
             axes=rotations @ tangent,
             by_betas=by_betas.unflatten(2, (-1, 10)).transpose(1, 2) + self.root_shift,
         )
+
+    def pose_rotations(self, pose_rotmat: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoints (B, P, 3) and joints (B, 24, 3) of bodies without translation, metres.
+
+        Args:
+            pose_rotmat: (B, 24, 3, 3) local rotations, the root's first.
+            betas: (B, 10).
+        """
+        _, joints, pairs = self._pose_pairs(pose_rotmat, betas)
+        return self.sum_pairs @ pairs, joints
+
+    def _pose_pairs(self, local: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """World rotations (B, 24, 3, 3), joints (B, 24, 3), terms of the keypoints (B, Q, 3)."""
+        rest = torch.addmm(self.rest_joints[0], betas, self.rest_joints[1:]).unflatten(1, (24, 3))
+        rotations, joints = (part.flatten(3) for part in chain(local, rest[..., None]))
+        joints = joints[..., 0]
+        feature = (local[:, 1:] - torch.eye(3).to(local)).flatten(1)
+        anchored = torch.addmm(self.offsets[0], betas, self.offsets[1:])
+        anchored = torch.addmm(anchored, feature, self.pose_offsets).unflatten(1, (-1, 3))
+        pairs = turn(rotations[:, self.pair_joint], anchored)
+        return rotations, joints, pairs + self.shares * joints[:, self.pair_joint]
 
     def pull_back(self, posed: PosedKeypoints, forces: Tensor) -> Tensor:
         """J^T f: the gradient by x of a cost whose gradient by the keypoints is `forces`.

@@ -298,6 +298,10 @@ KEYPOINT_SETS: dict[str, KeypointSet] = {
 }  # fmt: skip
 KEYPOINT_SETS["spin49"] = _spin49()
 
+# Every body point that some set has, once: what all sets have in common.
+_ALL_POINTS = tuple(dict.fromkeys(point for s in KEYPOINT_SETS.values() for point in s.points))
+BODY_POINTS = KeypointSet(name="body points", names=_ALL_POINTS, points=_ALL_POINTS, limbs=())
+
 
 def keypoint_set(name: str) -> KeypointSet:
     """The keypoint set called `name`.

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-SPLIT_FILE = Path(__file__).with_name("assets") / "mocap_split.json"
+_ASSETS = Path(__file__).with_name("assets")
+SPLIT_FILE = _ASSETS / "mocap_split.json"
+POSES_FILE = _ASSETS / "mocap_poses.npz"
 
 _LEFT_RIGHT = np.array(
     [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
@@ -48,7 +50,8 @@ class MocapPoses:
 
         Subjects that the split file does not name are for training.
         """
-        return self.select(np.array([split_of(subject) == split for subject in self.subject]))
+        subjects, rows = np.unique(self.subject, return_inverse=True)
+        return self.select(np.array([split_of(s) == split for s in subjects], dtype=bool)[rows])
 
 
 def load_splits() -> dict[str, list[str]]:
@@ -61,8 +64,8 @@ def split_of(subject: str) -> str:
     return next((name for name, subjects in load_splits().items() if subject in subjects), "train")
 
 
-def load_mocap(path: Path) -> MocapPoses:
-    """Read poses from an `.npz`.
+def load_mocap(path: Path = POSES_FILE) -> MocapPoses:
+    """Read poses from an `.npz`; those that ship with the package unless told otherwise.
 
     Either `smpl_rotvec (N, 24, 3)` with sequences by `seq_start`, `seq_length`, `seq_subject` and
     `seq_action`, or AMASS's `poses (N, >= 66)`, whose finger rotations are left out.

@@ -1,0 +1,106 @@
+"""Fits that begin at what the lifter makes of the keypoints, and trust it as far as it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fitting.body import Body
+from fitting.files import InputError
+from fitting.problem import BodyParams, FitProblem, Proximal
+
+from .checkpoints import load_weights, read_checkpoint
+from .config import config_from_dict
+from .lifter import Lifted, Lifter, point_slots
+from .tasks import make_network
+
+_UNKNOWN_STD = 0.02  # of keypoints that the lifter does not know: as without it
+LIFTER_FILE = Path(__file__).with_name("assets") / "lifter.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiftWeights:
+    """How far a fit trusts the lifter.
+
+    Its densities are of people given their keypoints, which the fit sees once more: hence shares
+    below 1. Chosen by 3D error on the validation subjects (docs/lifter.md).
+
+    Attributes:
+        pose: share of the joints' precisions.
+        keypoint: factor on the keypoints' deviations.
+        least_keypoint_std: of keypoints, as a share of the person's size.
+    """
+
+    pose: float = 1.0
+    keypoint: float = 1.0
+    least_keypoint_std: float = 0.003
+
+
+class LiftEstimator:
+    """Initial estimates of people, and what is known of their errors: a `fitting.Estimator`."""
+
+    name = "lift"
+
+    def __init__(
+        self, lifter: Lifter, body: Body, *, same_body: bool, weights: LiftWeights | None = None
+    ) -> None:
+        """Take a lifter and the body to fit, on one device.
+
+        `same_body` says whether the lifter was trained on it: the shape components of another body
+        mean something else, so they start at zero.
+        """
+        self.lifter, self.body, self.same_body = lifter, body, same_body
+        self.weights = LiftWeights() if weights is None else weights
+
+    @torch.no_grad()
+    def __call__(self, problem: FitProblem) -> tuple[FitProblem, BodyParams]:
+        """The problem of B people with what the lifter knows of them, and where to begin."""
+        lifted = self.lifter.lift(problem)
+        if not self.same_body:
+            lifted = replace(
+                lifted,
+                betas=torch.zeros_like(lifted.betas),
+                betas_std=torch.full_like(lifted.betas_std, torch.inf),
+            )
+        params = lifted.params(self.body)
+        root = lifted.pose_precision_root
+        proximal = Proximal(
+            params=params,
+            pose_precision=self.weights.pose * (root @ root.mT),
+            betas_std=lifted.betas_std,
+        )
+        std = self._keypoint_std(problem, lifted)
+        return replace(problem, proximal=proximal, keypoint_std=std), params
+
+    def _keypoint_std(self, problem: FitProblem, lifted: Lifted) -> Tensor:
+        """(B, P) pixels. The lifter has read the confidences, so they do not count once more."""
+        slots, known = point_slots(problem.keypoint_set)
+        wrong = torch.sigmoid(lifted.keypoint_wrong[:, slots]).clamp(max=0.999)
+        share = lifted.keypoint_std[:, slots].clamp(min=self.weights.least_keypoint_std)
+        share = self.weights.keypoint * share * (problem.conf.clamp(min=1e-6) / (1 - wrong)).sqrt()
+        share = torch.where(torch.tensor(known, device=share.device), share, _UNKNOWN_STD)
+        return share * problem.person_size[:, None]
+
+
+def load_lifter(path: Path | None, body: Body) -> LiftEstimator:
+    """The lifter of a checkpoint; none means the one that ships with the package.
+
+    Args:
+        path: of a checkpoint of `fit-cli train configs/lifter.yaml`.
+        body: to fit, on the device and in the dtype in which the lifter will work.
+
+    Raises:
+        InputError: the file is no lifter.
+    """
+    path = LIFTER_FILE if path is None else path
+    checkpoint = read_checkpoint(path)
+    if checkpoint.architecture != "lifter":
+        raise InputError(f"{path} is a {checkpoint.architecture}; give a checkpoint of a lifter")
+    lifter = make_network(config_from_dict(checkpoint.config, source=f"{path}: its config"), None)
+    load_weights(lifter, checkpoint, path)
+    assert isinstance(lifter, Lifter)
+    lifter.to(body.v_template).eval().requires_grad_(False)
+    return LiftEstimator(lifter, body, same_body=checkpoint.body_sha256 == body.sha256)

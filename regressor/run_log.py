@@ -1,0 +1,135 @@
+"""What a run leaves in its folder besides checkpoints: metrics.jsonl, TensorBoard, run.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fitting import __version__
+from fitting.files import OutputError, write_atomically
+
+METRICS_NAME = "metrics.jsonl"
+RECORD_NAME = "run.json"
+TENSORBOARD_NAME = "tensorboard"
+
+
+class RunLog:
+    """Lines of metrics.jsonl, one a step, and the same for TensorBoard if it is installed."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Go on after `step`; what an unfinished sitting wrote about later steps is dropped."""
+        self._path = folder / METRICS_NAME
+        kept = [line for line in _lines(self._path) if line["step"] <= step]
+        text = "".join(_dumped(line) for line in kept)
+        write_atomically(self._path, lambda stream: stream.write(text.encode("utf-8")))
+        self._tensorboard = _make_writer(folder / TENSORBOARD_NAME, step)
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether pictures go anywhere."""
+        return self._tensorboard is not None
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Add a line: `step`, and numbers or one level of named numbers.
+
+        Raises:
+            OutputError: the disk is full, and the like.
+        """
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(_dumped(line))
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}; make room") from error
+        if self._tensorboard is not None:
+            for name, value in _scalars(line):
+                self._tensorboard.add_scalar(name, value, line["step"])
+
+    def draw(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
+        """Show (H, W, 3) uint8 RGB pictures in TensorBoard."""
+        if self._tensorboard is not None:
+            for name, picture in pictures.items():
+                self._tensorboard.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Force TensorBoard's events to the disk."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Lines of a run's metrics.jsonl, in the order of their steps."""
+    return list(_lines(folder / METRICS_NAME))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Whole lines of a metrics file; a kill may have cut the last one short."""
+    if not path.exists():
+        return
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(text)
+        except ValueError:
+            return
+
+
+def _dumped(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, allow_nan=False) + "\n"
+
+
+def _scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}/{inner}", number) for inner, number in value.items())
+        elif name != "step":
+            yield name, value
+
+
+def _make_writer(folder: Path, step: int) -> Any:
+    """TensorBoard's writer, hiding what an earlier sitting wrote after `step`; None without it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+class Clock:
+    """Seconds of a run by stage, over all its sittings; `wait` for batches is part of `train`."""
+
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        zero = dict.fromkeys(("train", "wait", "evaluate", "save"), 0.0)
+        self.seconds = zero if seconds is None else dict(seconds)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Count the seconds within to the stage."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - began
+
+
+def versions() -> dict[str, str]:
+    """Of this program and of what the numbers depend on."""
+    return {
+        "bodyloop": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def command_line() -> str:
+    """How this process was started."""
+    return shlex.join(sys.argv)

@@ -1,0 +1,49 @@
+"""What the training loop needs to know of the thing that it trains."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+"""Named tensors with the batch as first dimension."""
+
+
+class Task(Protocol):
+    """A network, its numbered batches, its losses and its evaluation.
+
+    Attributes:
+        name: of the architecture, as checkpoints state it; a key of `tasks.TASKS`.
+        network: float32; the trainer moves it to the device, and may wrap it for several processes.
+        judged_by: the metric of `evaluate` by which the best checkpoint is chosen; lower is better.
+        body_sha256: of the body that the network's output belongs to; "" where there is none.
+    """
+
+    name: str
+    network: nn.Module
+    judged_by: str
+    body_sha256: str
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number` on the CPU, a pure function of the config's seed and the number.
+
+        It must take its randomness from a generator of its own, and is called in any order, from
+        other threads or in other processes. Exact resume follows from this purity.
+        """
+
+    def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Scalars on the device; "loss" is differentiated, the others are only logged.
+
+        Args:
+            network: to be called once, as given: it may be a wrapper around `self.network`, or
+                an average of its weights.
+            batch: on the network's device; not modified.
+        """
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Metrics on held-out data; `network` is in eval mode, gradients are off."""
+
+    def pictures(self, network: nn.Module) -> dict[str, np.ndarray]:
+        """Named (H, W, 3) uint8 RGB pictures for TensorBoard, drawn as `evaluate`; may be empty."""

@@ -1,0 +1,133 @@
+"""`fit-cli train` as a user meets it: outputs, exit codes, interruption and one-sentence errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from test_training import start_toy, wait_for_step
+from toy_task import ENTRY
+
+from regressor import load_checkpoint
+from regressor.checkpoints import read_checkpoint
+from regressor.run_log import read_metrics
+from regressor.tasks import TASKS
+
+CONFIG = """\
+task: toy
+training:
+  steps: 6
+  batch_size: 8
+  evaluate_every: 3
+  log_every: 2
+  save_every: 4
+"""
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch):
+    monkeypatch.setitem(TASKS, "toy", ENTRY)
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "toy.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+    return path
+
+
+def test_train_leaves_checkpoints_and_says_so(fit_cli, config, tmp_path):
+    out = tmp_path / "run"
+    code, said, heard = fit_cli("train", config, "-o", out)
+    assert code == 0
+    assert said.startswith("6 steps at ")
+    assert said.endswith(f"at step 6 -> {out}\n") or "at step 3" in said
+    assert "step 3: error" in heard
+    assert [line["step"] for line in read_metrics(out)] == [2, 3, 4, 6]
+    network = load_checkpoint(out / "best.pt")
+    assert network(torch.ones(2, 3)).shape == (2, 2)
+    assert json.loads((out / "run.json").read_text())["command"]
+
+
+def test_settings_from_the_command_line(fit_cli, config, tmp_path):
+    out = tmp_path / "run"
+    code, said, heard = fit_cli(
+        "train", config, "-o", out, "--set", "training.steps=2", "--set", "seed=5", "--quiet"
+    )
+    assert (code, heard) == (0, "")
+    assert said.startswith("2 steps")
+    found = read_checkpoint(out / "last.pt").config
+    assert (found["training"]["steps"], found["seed"]) == (2, 5)
+
+
+def test_resuming_and_replacing(fit_cli, config, tmp_path):
+    out = tmp_path / "run"
+    fit_cli("train", config, "-o", out)
+    code, _, heard = fit_cli("train", config, "-o", out)
+    assert code == 2
+    assert "already holds files" in heard
+    code, said, _ = fit_cli("train", config, "-o", out, "--resume", "--set", "training.steps=8")
+    assert code == 0
+    assert said.startswith("8 steps")
+    code, said, _ = fit_cli("train", config, "-o", out, "--overwrite")
+    assert code == 0
+    assert said.startswith("6 steps")
+    code, _, heard = fit_cli("train", config, "-o", out, "--resume", "--overwrite")
+    assert code == 2
+    assert "give one" in heard
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--set", "training.stebs=3"], "training.stebs is not a setting; did you mean training.s"),
+        (["--set", "training.precision=float16"], "float16 needs a GPU; use bfloat16"),
+        (["--resume"], "no run to resume"),
+        (["--set", "task=lift"], "task lift is not known; did you mean lifter?"),
+        (["--device", "cuda"], "PyTorch finds no GPU; use cpu"),
+    ],
+)
+def test_bad_input_is_one_sentence(fit_cli, config, tmp_path, monkeypatch, change, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, said, heard = fit_cli("train", config, "-o", tmp_path / "run", "--device=cpu", *change)
+    assert code == 2
+    assert said == ""
+    assert message in heard
+    assert heard.count("\n") == 1
+
+
+def test_a_missing_config(fit_cli, tmp_path):
+    code, _, heard = fit_cli("train", tmp_path / "none.yaml", "-o", tmp_path / "run")
+    assert code == 2
+    assert "none.yaml: no such file; check the path of the config" in heard
+
+
+def test_a_nan_loss_is_exit_code_1(fit_cli, config, tmp_path):
+    out = tmp_path / "run"
+    code, _, heard = fit_cli("train", config, "-o", out, "--set", "bad_batches=[4]", "--quiet")
+    assert code == 1
+    assert "the loss became NaN or infinite at step 5, in batch 4" in heard
+    assert "last.pt holds step 4" in heard
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(fit_cli, config, tmp_path):
+    out = tmp_path / "run"
+    arguments = [config, "-o", out, "--set", "training.steps=500", "--set=training.workers=2"]
+    process = start_toy([*arguments, "--set=training.prefetch=process"], slow=0.03)
+    wait_for_step(out, 4, process)
+    os.killpg(process.pid, signal.SIGINT)  # to its workers as well, as the terminal does
+    said, heard = process.communicate(timeout=60)
+    assert process.returncode == 130, heard
+    assert "Traceback" not in heard
+    line = said.splitlines()[-1]
+    assert line.startswith(f"go on with: fit-cli train {config} -o {out}")
+    step = read_checkpoint(out / "last.pt").training["learner"]["step"]
+    assert f"{step} steps" in said
+    assert 4 <= step < 500
+    again = line.removeprefix("go on with: fit-cli ").split()
+    code, said, _ = fit_cli(*again, "--set", f"training.steps={step + 2}")
+    assert code == 0
+    assert said.startswith(f"{step + 2} steps")
