@@ -20,6 +20,7 @@ from problems import LEVELS, Truth, add_noise, make_truth, perturb
 from record import RESULTS, describe_run
 
 from fitting.body import Body, load_body, pose_body
+from fitting.calibration import reliability_curve, root_mean_square, share_within
 from fitting.files import write_json
 from fitting.problem import BodyParams, FitResult
 from priors.gmm import load_pose_prior
@@ -45,26 +46,23 @@ def compare(body: Body, result: FitResult, truth: Truth) -> dict[str, Any]:
     """Fractions within one and two deviations, and the reliability curve."""
     error = about_pelvis(body, result.params) - about_pelvis(body, truth.params)
     std = result.joint_std[:, 1:].numpy()
-    deviations = np.abs(error / std)
+    deviations = error / std
     predicted = 1000 * np.linalg.norm(std, axis=2).ravel()
     actual = 1000 * np.linalg.norm(error, axis=2).ravel()
-    bins = np.array_split(np.argsort(predicted), BINS)
-
-    def rms(values: np.ndarray) -> float:
-        return round(float(np.sqrt(np.square(values).mean())), 1)
+    curve = reliability_curve(predicted, actual, BINS)
 
     def within(axes: slice, limit: float) -> float:
-        return round(float((deviations[..., axes] < limit).mean()), 3)
+        return round(share_within(deviations[..., axes], limit), 3)
 
     return {
         "within_1_sigma": within(slice(3), 1),
         "within_2_sigma": within(slice(3), 2),
         "within_1_sigma_depth": within(slice(2, 3), 1),
         "within_2_sigma_depth": within(slice(2, 3), 2),
-        "predicted_mm": rms(predicted),
-        "actual_mm": rms(actual),
-        "curve_predicted_mm": [rms(predicted[rows]) for rows in bins],
-        "curve_actual_mm": [rms(actual[rows]) for rows in bins],
+        "predicted_mm": round(root_mean_square(predicted), 1),
+        "actual_mm": round(root_mean_square(actual), 1),
+        "curve_predicted_mm": [round(value, 1) for value in curve.predicted],
+        "curve_actual_mm": [round(value, 1) for value in curve.actual],
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +13,55 @@ from torch import Tensor
 from .body import Body, BodyOutput, pose_body
 from .camera import project_points
 from .files import InputError
+from .groups import Person
+from .keypoint_quality import KeypointQuality, measure_keypoints
 from .keypoints import KeypointMap, map_keypoints
 from .metrics import auc, pa_mpjpe, pck, point_errors_mm, pve, relative_to_root, reprojection_error
 from .posing import params_of
-from .problem import BodyParams
+from .problem import PARAMETERS, BodyParams
 from .skeleton import joint_index, keypoint_set
 from .table import FitsTable
 
 JOINT_SETS = ("smpl24", "lsp14")
 _CHUNK = 128  # people posed at once, about 50 MB of skinning transforms for 7,000 vertices
+
+
+@dataclass(frozen=True, kw_only=True)
+class BodyErrors:
+    """Of N bodies, with their pelvises laid upon each other.
+
+    Attributes:
+        errors: (N,) float64 arrays: "mpjpe_mm", "pa_mpjpe_mm", "pck_150" and "auc" under
+            "smpl24.NAME" and "lsp14.NAME" (see `evaluate_fits`), "pve_mm", and with cameras
+            "joint_error_px".
+        joint_errors_mm: (N, J) float64 by joint set; of LSP's joints those that the body has.
+        joint_names: J names by joint set.
+    """
+
+    errors: Mapping[str, np.ndarray]
+    joint_errors_mm: Mapping[str, np.ndarray]
+    joint_names: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """N people that predictions and truth both hold, in the truth's order.
+
+    Attributes:
+        counts: `people` of `evaluate_fits`.
+        matched: the N people, by picture and number.
+        missing: people of the truth without a fit.
+        bodies: how far the N bodies are off; the errors hold "reprojection_error_px", too.
+        keypoints: what the predictions were made from.
+        joint_std_mm: (N, 24) as in the predictions; NaN for those that do not say.
+    """
+
+    counts: Mapping[str, int]
+    matched: Sequence[Person]
+    missing: Sequence[Person]
+    bodies: BodyErrors
+    keypoints: KeypointQuality
+    joint_std_mm: np.ndarray
 
 
 def evaluate_fits(predicted: FitsTable, truth: FitsTable, body: Body) -> dict[str, Any]:
@@ -50,16 +91,48 @@ def evaluate_fits(predicted: FitsTable, truth: FitsTable, body: Body) -> dict[st
     Raises:
         InputError: a person occurs twice in a table, or the tables have nobody in common.
     """
-    rows, truth_rows, people = _match(predicted, truth)
-    tables, like = (predicted.select(rows), truth.select(truth_rows)), body.v_template
-    found, wanted = (params_of(table, like) for table in tables)
-    intrinsics = [torch.from_numpy(table.intrinsics).to(like) for table in tables]
-    errors = body_errors(found, wanted, body, intrinsics=intrinsics)
-    errors["reprojection_error_px"] = tables[0].column_array("reprojection_error_px")
-    return {"people": people} | _means(errors)
+    return mean_errors(compare_fits(predicted, truth, body))
 
 
-@torch.no_grad()
+def compare_fits(predicted: FitsTable, truth: FitsTable, body: Body) -> Comparison:
+    """Match the people of two tables and hold each against the truth; see `evaluate_fits`.
+
+    Raises:
+        InputError: as `evaluate_fits`; or parameters of somebody are NaN in part, or infinite.
+    """
+    match = _match(predicted, truth)
+    tables = predicted.select(match.rows), truth.select(match.truth_rows)
+    found, wanted = (params_of(table, body.v_template) for table in tables)
+    _check_finite(found, match.rows, "predictions")
+    _check_finite(wanted, match.truth_rows, "truth")
+    cameras = [torch.from_numpy(table.intrinsics).to(body.v_template) for table in tables]
+    bodies = compare_bodies(found, wanted, body, intrinsics=cameras)
+    reported = {"reprojection_error_px": tables[0].column_array("reprojection_error_px")}
+    return Comparison(
+        counts=match.counts,
+        matched=match.people,
+        missing=match.missing,
+        bodies=replace(bodies, errors={**bodies.errors, **reported}),
+        keypoints=measure_keypoints(tables[0], wanted, cameras[1], body),
+        joint_std_mm=tables[0].column_array("joint_std_mm").astype(np.float64),
+    )
+
+
+def mean_errors(comparison: Comparison) -> dict[str, Any]:
+    """What `evaluate_fits` returns: "set.name" becomes an entry of a dictionary for the set."""
+    means: dict[str, Any] = {name: {} for name in JOINT_SETS}
+    for key, values in comparison.bodies.errors.items():
+        joint_set, _, name = key.rpartition(".")
+        (means[joint_set] if joint_set else means)[name] = mean_of_known(values)
+    return {"people": dict(comparison.counts)} | means
+
+
+def mean_of_known(values: np.ndarray) -> float | None:
+    """Mean over the people who have the number, such as a camera; None if nobody has."""
+    known = values[~np.isnan(values)]
+    return float(known.mean(dtype=np.float64)) if len(known) else None
+
+
 def body_errors(
     predicted: BodyParams,
     truth: BodyParams,
@@ -67,6 +140,18 @@ def body_errors(
     *,
     intrinsics: Sequence[Tensor] | None = None,
 ) -> dict[str, np.ndarray]:
+    """Errors of N bodies, person by person: the `errors` of `compare_bodies`."""
+    return dict(compare_bodies(predicted, truth, body, intrinsics=intrinsics).errors)
+
+
+@torch.no_grad()
+def compare_bodies(
+    predicted: BodyParams,
+    truth: BodyParams,
+    body: Body,
+    *,
+    intrinsics: Sequence[Tensor] | None = None,
+) -> BodyErrors:
     """Errors of N bodies, person by person, with their pelvises laid upon each other.
 
     Bodies are posed a chunk at a time, so that memory does not grow with N.
@@ -76,10 +161,6 @@ def body_errors(
         truth: the same N people as they should be.
         body: of both, on their device.
         intrinsics: two of (N, 3, 3) pixels, of the cameras of `predicted` and of `truth`.
-
-    Returns:
-        (N,) float64 arrays: "mpjpe_mm", "pa_mpjpe_mm", "pck_150" and "auc" under "smpl24.NAME" and
-        "lsp14.NAME" (see `evaluate_fits`), "pve_mm", and with intrinsics "joint_error_px".
 
     Raises:
         ValueError: there are not as many people in one as in the other.
@@ -95,41 +176,72 @@ def body_errors(
         part = _chunk_errors(*posed, maps)
         if intrinsics is not None:
             cameras = [K[rows] for K in intrinsics]
-            part["joint_error_px"] = _joint_errors_px(posed, cameras).mean(axis=1)
+            pixels = _joint_errors_px(posed, cameras).mean(axis=1)
+            part = replace(part, errors={**part.errors, "joint_error_px": pixels})
         parts.append(part)
+    return BodyErrors(
+        errors=_concatenate([part.errors for part in parts]),
+        joint_errors_mm=_concatenate([part.joint_errors_mm for part in parts]),
+        joint_names=parts[0].joint_names,
+    )
+
+
+def _concatenate(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _match(predicted: FitsTable, truth: FitsTable) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Row numbers of the same people in both tables, both with parameters; and who is missing."""
+class _Match(NamedTuple):
+    """The same people in both tables, both with parameters; and who is missing."""
+
+    rows: np.ndarray
+    truth_rows: np.ndarray
+    people: list[Person]
+    missing: list[Person]
+    counts: dict[str, int]
+
+
+def _match(predicted: FitsTable, truth: FitsTable) -> _Match:
     row_of = _rows_by_person(predicted, "predictions")
     truth_row_of = _rows_by_person(truth, "truth")
     has_fit, has_truth = predicted.has_parameters, truth.has_parameters
     wanted = {person: row for person, row in truth_row_of.items() if has_truth[row]}
-    pairs = [
-        (row_of[person], row)
-        for person, row in wanted.items()
-        if person in row_of and has_fit[row_of[person]]
-    ]
-    if not pairs:
+    matched = [person for person in wanted if person in row_of and has_fit[row_of[person]]]
+    if not matched:
         raise InputError(
             f"none of the {len(wanted)} people of the truth has a fit among the {len(predicted)} "
             "rows of the predictions; people are matched by the columns image and person, so give "
             "tables made from the same pictures"
         )
+    found = set(matched)
     counts = {
         "truth": len(wanted),
-        "matched": len(pairs),
-        "missing": len(wanted) - len(pairs),
+        "matched": len(matched),
+        "missing": len(wanted) - len(matched),
         "extra": sum(person not in truth_row_of for person in row_of),
     }
-    rows, truth_rows = np.array(pairs).T
-    return rows, truth_rows, counts
+    return _Match(
+        rows=np.array([row_of[person] for person in matched]),
+        truth_rows=np.array([wanted[person] for person in matched]),
+        people=matched,
+        missing=[person for person in wanted if person not in found],
+        counts=counts,
+    )
 
 
-def _rows_by_person(table: FitsTable, words: str) -> dict[tuple[str, int], int]:
+def _check_finite(params: BodyParams, rows: np.ndarray, words: str) -> None:
+    """Parameters are all NaN or all numbers in our tables; others' may be anything."""
+    for name in PARAMETERS:
+        wrong = np.flatnonzero(~getattr(params, name).isfinite().all(dim=1).cpu().numpy())
+        if len(wrong):
+            raise InputError(
+                f"{name} in row {rows[wrong[0]]} of the {words} holds NaN or infinity; leave all "
+                f"of {', '.join(PARAMETERS)} empty for people without a fit"
+            )
+
+
+def _rows_by_person(table: FitsTable, words: str) -> dict[Person, int]:
     images, persons = table.column_array("image").tolist(), table.column_array("person").tolist()
-    rows: dict[tuple[str, int], int] = {}
+    rows: dict[Person, int] = {}
     for row, person in enumerate(zip(images, persons, strict=True)):
         if rows.setdefault(person, row) != row:
             raise InputError(
@@ -139,20 +251,21 @@ def _rows_by_person(table: FitsTable, words: str) -> dict[tuple[str, int], int]:
     return rows
 
 
-def _chunk_errors(
-    found: BodyOutput, wanted: BodyOutput, maps: Iterable[KeypointMap]
-) -> dict[str, np.ndarray]:
-    """(B,) errors in 3D of each person by name, those of a joint set under "set.name"."""
+def _chunk_errors(found: BodyOutput, wanted: BodyOutput, maps: Iterable[KeypointMap]) -> BodyErrors:
+    """Errors in 3D alone."""
     pelvis = joint_index("pelvis")
     roots = [output.joints[:, pelvis].cpu().numpy() for output in (found, wanted)]
     errors: dict[str, np.ndarray] = {}
+    joint_errors_mm: dict[str, np.ndarray] = {}
+    joint_names: dict[str, tuple[str, ...]] = {}
     for joints_of in maps:
         # A body without a landmark has no such joint; its mean is over the others.
-        joints = [
-            joints_of(output)[:, joints_of.defined].cpu().numpy() for output in (found, wanted)
-        ]
+        defined = joints_of.defined.cpu().numpy()
+        joints = [joints_of(output).cpu().numpy()[:, defined] for output in (found, wanted)]
         error_mm = point_errors_mm(*map(relative_to_root, joints, roots))
         name = joints_of.keypoint_set.name
+        joint_errors_mm[name] = error_mm
+        joint_names[name] = tuple(np.array(joints_of.keypoint_set.names)[defined].tolist())
         errors |= {
             f"{name}.mpjpe_mm": error_mm.mean(axis=1),
             f"{name}.pa_mpjpe_mm": pa_mpjpe(*joints),
@@ -161,7 +274,7 @@ def _chunk_errors(
         }
     vertices = [output.vertices.cpu().numpy() for output in (found, wanted)]
     errors["pve_mm"] = pve(*vertices, *roots)
-    return errors
+    return BodyErrors(errors=errors, joint_errors_mm=joint_errors_mm, joint_names=joint_names)
 
 
 def _joint_errors_px(posed: Iterable[BodyOutput], cameras: Iterable[Tensor]) -> np.ndarray:
@@ -171,18 +284,3 @@ def _joint_errors_px(posed: Iterable[BodyOutput], cameras: Iterable[Tensor]) -> 
         for output, K in zip(posed, cameras, strict=True)
     ]
     return reprojection_error(*pixels)
-
-
-def _means(errors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Means over the people; "set.name" becomes an entry of a dictionary for the set."""
-    means: dict[str, Any] = {name: {} for name in JOINT_SETS}
-    for key, values in errors.items():
-        joint_set, _, name = key.rpartition(".")
-        (means[joint_set] if joint_set else means)[name] = _mean(values)
-    return means
-
-
-def _mean(values: np.ndarray) -> float | None:
-    """Mean over the people who have the number, such as a camera; None if nobody has."""
-    known = values[~np.isnan(values)]
-    return float(known.mean(dtype=np.float64)) if len(known) else None

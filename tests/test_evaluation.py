@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from bodies import synthetic_arrays, write_body
+from fits import FOCAL
+from fits import fit_columns as columns
+from fits import fits_table as table
 
 from fitting import evaluation
-from fitting.body import Body, load_body
-from fitting.evaluation import body_errors, evaluate_fits
+from fitting.body import Body, load_body, pose_body
+from fitting.evaluation import body_errors, compare_fits, evaluate_fits, mean_errors
 from fitting.files import InputError
 from fitting.metrics import pa_mpjpe
 from fitting.posing import params_of
 from fitting.skeleton import joint_index
-from fitting.table import FitsTable, build_fits
+from fitting.table import FITS_SCHEMA, PARAMETERS, FitsTable, build_fits
 
-FOCAL = 1000.0
 LANDMARKS = {"head_top": 3, "neck": 40, "coco_left_knee": 17}  # vertices of the synthetic body
 # SMPL's joint where a body has no landmark for one of LSP's.
 LSP_LIMBS = [
@@ -44,37 +46,6 @@ def bare_body(tmp_path_factory) -> Body:
     """The same without landmarks."""
     path = write_body(tmp_path_factory.mktemp("body") / "body.npz", synthetic_arrays())
     return load_body(path, dtype=torch.float64)
-
-
-def columns(N: int) -> dict[str, Any]:
-    """N different people, each alone in a picture, 10 m away."""
-    rng = np.random.default_rng(1)
-    numbers = ("reprojection_error_px", "cost_initial", "cost_final")
-    return {
-        "image": np.array([f"{n}.jpg" for n in range(N)], dtype=np.str_),
-        "person": np.zeros(N, dtype=int),
-        "annotation_id": np.arange(N),
-        "width": np.full(N, 640),
-        "height": np.full(N, 480),
-        "keypoint_set": np.full(N, "coco17"),
-        "keypoints_2d": np.zeros((N, 51)),
-        "global_orient": rng.normal(0, 0.5, (N, 3)),
-        "body_pose": rng.normal(0, 0.3, (N, 69)),
-        "betas": rng.normal(0, 0.5, (N, 10)),
-        "transl": np.tile([0.0, 0.0, 10.0], (N, 1)),
-        "fx": np.full(N, FOCAL),
-        "fy": np.full(N, FOCAL),
-        "cx": np.full(N, 319.5),
-        "cy": np.full(N, 239.5),
-        **{name: np.full(N, 3.0) for name in numbers},
-        "num_steps": np.full(N, 5),
-        "status": np.full(N, "converged"),
-        "init": np.full(N, "mean"),
-    }
-
-
-def table(changes: dict[str, Any], N: int = 4) -> FitsTable:
-    return build_fits(columns(N) | changes, {})
 
 
 def test_perfect_predictions(body):
@@ -227,6 +198,61 @@ def test_chunks_do_not_change_the_result(body, monkeypatch):
         assert parts[name] == pytest.approx(whole[name])
     for name in ("pve_mm", "joint_error_px"):
         assert parts[name] == pytest.approx(whole[name])
+
+
+def test_people_of_a_comparison(body):
+    nobody = {name: columns(4)[name].copy() for name in PARAMETERS}
+    for array in nobody.values():
+        array[1] = np.nan
+    stated = {"joint_std_mm": np.arange(96.0).reshape(4, 24)}
+    order = [3, 2, 1, 0]
+    shuffled = {name: column[order] for name, column in (columns(4) | nobody | stated).items()}
+    found = compare_fits(build_fits(shuffled, {}), table({}), body)
+    assert found.matched == [("0.jpg", 0), ("2.jpg", 0), ("3.jpg", 0)]
+    assert found.missing == [("1.jpg", 0)]
+    np.testing.assert_array_equal(found.joint_std_mm, stated["joint_std_mm"][[0, 2, 3]])
+    assert mean_errors(found)["smpl24"]["mpjpe_mm"] == 0
+
+
+def test_errors_of_joints(body, bare_body):
+    moved = {"body_pose": columns(2)["body_pose"] * 0.5}
+    found = compare_fits(table(moved, 2), table({}, 2), body).bodies
+    for name, joints in (("smpl24", 24), ("lsp14", 14)):
+        assert found.joint_errors_mm[name].shape == (2, joints)
+        np.testing.assert_allclose(
+            found.joint_errors_mm[name].mean(axis=1), found.errors[f"{name}.mpjpe_mm"]
+        )
+    assert found.joint_names["smpl24"][joint_index("left_hand")] == "left_hand"
+    np.testing.assert_array_equal(found.joint_errors_mm["smpl24"][:, joint_index("pelvis")], 0)
+    lsp = compare_fits(table(moved, 2), table({}, 2), bare_body).bodies.joint_names["lsp14"]
+    assert len(lsp) == 13
+    assert "head_top" not in lsp
+
+
+def test_keypoints_are_held_against_the_truth(body):
+    """Exact keypoints of the truth, and predictions that are elsewhere."""
+    names = np.full(4, "smpl24")
+    posed = pose_body(body, params_of(table({}), body.v_template)).joints.numpy()
+    xy = FOCAL * posed[..., :2] / posed[..., 2:] + [319.5, 239.5]
+    keypoints = np.concatenate([xy, np.ones((4, 24, 1))], axis=2).reshape(4, -1)
+    given = {"keypoint_set": names, "keypoints_2d": keypoints, "betas": np.ones((4, 10))}
+    found = compare_fits(table(given | {"fx": np.full(4, 500.0)}), table({}), body).keypoints
+    np.testing.assert_allclose(found.noise, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_half_a_fit_is_no_fit(body, value):
+    """`build_fits` writes none, but other programs may."""
+    pose = columns(4)["body_pose"].astype(np.float32)
+    pose[2, 5] = value
+    lists = pa.array(pose.tolist(), type=FITS_SCHEMA.field("body_pose").type)
+    good = table({})
+    at = FITS_SCHEMA.get_field_index("body_pose")
+    bad = FitsTable(columns=good.columns.set_column(at, FITS_SCHEMA.field("body_pose"), lists))
+    with pytest.raises(InputError, match="body_pose in row 2 of the predictions holds NaN or inf"):
+        evaluate_fits(bad, good, body)
+    with pytest.raises(InputError, match="body_pose in row 2 of the truth"):
+        evaluate_fits(good, bad, body)
 
 
 def test_tables_that_do_not_fit_together(body):
