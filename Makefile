@@ -25,6 +25,7 @@ format: .venv/ready
 bench: .venv/ready
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/video.py
 	$(BIN)/python tools/update_readme.py
 
 soak: .venv/ready

@@ -6,7 +6,7 @@ Poses are those of subjects that no prior was fitted to; bodies, cameras and noi
 seeded (`benchmarks/problems.py`). The solver is told the camera's intrinsics. MPJPE and PA-MPJPE
 are over LSP's 14 joints, MPJPE aligned at the pelvis, PVE over all vertices, aligned alike.
 
-The row "start" is the error of the regressor-like estimate itself. L-BFGS may fit only some of the
+The rows "start" are the errors of the estimates themselves. L-BFGS may fit only some of the
 people, being slow; the other rows then say under "subset" how they did on the same ones.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from cases import CASES, REGRESSOR, STARTS, Case, make_fit
+from cases import CASES, LIFT, REGRESSOR, STARTS, Case, make_fit
 from problems import FAMILIES, LEVELS, Truth, add_noise, make_truth, perturb
 from record import RESULTS, describe_run
 
@@ -33,6 +33,7 @@ from fitting.keypoints import map_keypoints
 from fitting.offline import SOLVERS, choose_device
 from fitting.problem import BodyParams, FitProblem, FitResult
 from priors.gmm import MaxMixturePrior, load_pose_prior
+from regressor.lift import load_lifter
 
 OUTLIER_MM = 150.0
 BATCH = {"lm": 1024, "adam": 64, "lbfgs": 64}  # people at once
@@ -136,11 +137,14 @@ def measure_case(
     }
 
 
-def measure_start(body: Body, trial: Trial, subset: np.ndarray) -> dict[str, Any]:
-    """The record of the regressor-like estimate itself."""
-    errors = errors_of(body, trial.estimate, trial.truth)
-    errors["reprojection_px"] = reprojection_px(body, trial.estimate, trial.problem)
-    labels = {"solver": "start", "start": REGRESSOR, "proximal": False}
+def measure_start(start: str, body: Body, trial: Trial, subset: np.ndarray) -> dict[str, Any]:
+    """The record of an estimate itself: the regressor-like one, or the lifter's."""
+    estimate = trial.estimate
+    if start == LIFT:
+        _, (estimate,) = load_lifter(body)(trial.problem)
+    errors = errors_of(body, estimate, trial.truth)
+    errors["reprojection_px"] = reprojection_px(body, estimate, trial.problem)
+    labels = {"solver": "start", "start": start, "proximal": False}
     return {**labels, **make_record(errors, trial.family, subset)}
 
 
@@ -165,9 +169,10 @@ def measure(
     for level in levels:
         problem = add_noise(truth.problem, LEVELS[level], seed + 1)
         trial = Trial(truth=truth.params, family=truth.family, problem=problem, estimate=estimate)
-        if any(case.start == REGRESSOR for case in cases):
-            records.append({"noise": level, **measure_start(body, trial, subset)})
-            _echo(records[-1], "start")
+        for start in (LIFT, REGRESSOR):
+            if any(case.start == start for case in cases):
+                records.append({"noise": level, **measure_start(start, body, trial, subset)})
+                _echo(records[-1], f"start: {start}")
         for case in cases:
             records.append({"noise": level, **measure_case(case, body, prior, trial, subset)})
             _echo(records[-1], case.label)
@@ -192,8 +197,8 @@ def _echo(record: dict[str, Any], label: str) -> None:
     "--start",
     "starts",
     multiple=True,
-    type=click.Choice([*STARTS, REGRESSOR]),
-    default=(*STARTS, REGRESSOR),
+    type=click.Choice([*STARTS, LIFT, REGRESSOR]),
+    default=(*STARTS, LIFT, REGRESSOR),
 )
 @click.option(
     "--level", "levels", multiple=True, type=click.Choice(list(LEVELS)), default=tuple(LEVELS)
@@ -222,7 +227,7 @@ def main(
     cases = [case for case in CASES if case.solver in solvers and case.start in starts]
     records = measure(body, truth, cases, levels, seed, lbfgs_people)
     chosen = [f"--solver {name}" for name in solvers] if set(solvers) < set(SOLVERS) else []
-    chosen += [f"--start {name}" for name in starts] if len(starts) < len(STARTS) + 1 else []
+    chosen += [f"--start {name}" for name in starts] if len(starts) < len(STARTS) + 2 else []
     chosen += [f"--level {name}" for name in levels] if len(levels) < len(LEVELS) else []
     options = f"--people {people} --lbfgs-people {lbfgs_people} --seed {seed} --device {device}"
     record = {

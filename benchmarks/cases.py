@@ -15,9 +15,11 @@ from fitting.offline import SOLVERS, make_solver
 from fitting.problem import BodyParams, FitProblem, FitResult, Proximal
 from fitting.skeleton import KeypointSet
 from priors.gmm import MaxMixturePrior
+from regressor.lift import load_lifter
 
 STARTS = {"mean": 2, "modes": 18}  # poses tried of each person, facing the camera and facing away
 REGRESSOR = "regressor"
+LIFT = "lift"
 
 # problem, estimate of its people -> their fits
 Fit = Callable[[FitProblem, BodyParams], FitResult]
@@ -30,7 +32,7 @@ class Case:
     Attributes:
         solver: a name in `fitting.offline.SOLVERS`.
         start: "mean", the mean pose from two sides; "modes", also the modes of the pose prior;
-            "regressor", the estimate of `problems.perturb`.
+            "regressor", the estimate of `problems.perturb`; "lift", the bundled lifter's.
         proximal: whether the solver is told how good the estimate is.
     """
 
@@ -49,6 +51,7 @@ CASES = (
     Case(solver="lm", start="modes"),
     Case(solver="adam", start="mean"),
     Case(solver="lbfgs", start="mean"),
+    Case(solver="lm", start=LIFT, proximal=True),
     Case(solver="lm", start=REGRESSOR, proximal=True),
     Case(solver="lm", start=REGRESSOR),
     Case(solver="adam", start=REGRESSOR),
@@ -61,7 +64,7 @@ def trust(estimate: BodyParams) -> Proximal:
     like = estimate.betas
     return Proximal(
         params=estimate,
-        pose_std=like.new_full((1, 24), ESTIMATE_POSE_STD),
+        pose_precision=(ESTIMATE_POSE_STD**-2 * torch.eye(3).to(like)).expand(1, 24, 3, 3),
         betas_std=like.new_full((1, 10), ESTIMATE_BETAS_STD),
     )
 
@@ -77,6 +80,14 @@ def make_fit(case: Case, body: Body, prior: MaxMixturePrior, keypoints: Keypoint
             return solver(replace(problem, proximal=proximal), [estimate])
 
         return fit_from_estimate
+    if case.start == LIFT:
+        lift = load_lifter(body)
+        solver = make_solver(body, prior, keypoints, LmConfig.from_estimate())
+
+        def fit_lifted(problem: FitProblem, estimate: BodyParams) -> FitResult:
+            return solver(*lift(problem))
+
+        return fit_lifted
     solver = make_solver(body, prior, keypoints, SOLVERS[case.solver]())
     make_starts = MeanStarts(body, prior, keypoints, STARTS[case.start])
     return lambda problem, estimate: solver(problem, make_starts(problem))

@@ -3,33 +3,34 @@
     python benchmarks/fuzz.py [--problems 100000]
 
 Every batch holds the same few sound problems at the same rows, among problems that no one would
-call sound. Counted are people with a keypoint seen whose parameters are not finite, batches that
-raise, and sound problems whose fit differs in any bit from that of the first batch.
+call sound; every other one begins at the lifter's estimates, the rest at the mean pose. Counted are
+people with a keypoint seen whose parameters are not finite, batches that raise, and sound problems
+whose fit differs in any bit from that of the first batch of the same start.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from cases import CASES, LIFT, make_fit
 from problems import IMAGE_SIZE, LEVELS, add_noise, make_truth
 from record import RESULTS, describe_run
 
 from fitting.body import load_body
 from fitting.camera import make_intrinsics
 from fitting.files import write_json
-from fitting.initial import MeanStarts
-from fitting.map_fit import LmConfig
-from fitting.offline import make_solver
-from fitting.problem import PARAMETERS, FitProblem, FitResult
+from fitting.problem import PARAMETERS, BodyParams, FitProblem, FitResult
 from fitting.skeleton import keypoint_set
 from priors.gmm import load_pose_prior
 
 BATCH = 256
+NO_ESTIMATE = BodyParams(**{name: torch.empty(0) for name in PARAMETERS})  # neither start has use
 SOUND = 8
 KINDS = (
     "anywhere",
@@ -95,15 +96,11 @@ def among(sound: FitProblem, problem: FitProblem) -> FitProblem:
     )
 
 
-def count_failures(
-    problem: FitProblem, result: FitResult, expected: FitResult | None
-) -> tuple[int, int]:
+def count_failures(problem: FitProblem, result: FitResult, expected: FitResult) -> tuple[int, int]:
     """People whose fit is not finite, and sound ones that changed by a bit."""
     seen = (problem.conf > 0).any(dim=1)
     x = result.params.pack(PARAMETERS)
     bad = int((seen & ~x.isfinite().all(dim=1)).sum())
-    if expected is None:
-        return bad, 0
     changed = x[:SOUND] != expected.params.pack(PARAMETERS)[:SOUND]
     return bad, int(changed.any(dim=1).sum())
 
@@ -116,24 +113,24 @@ def main(problems: int, seed: int, output: Path) -> None:
     body, prior = load_body(), load_pose_prior()
     rng = np.random.default_rng(seed)
     sound = add_noise(make_truth(body, SOUND, seed).problem, LEVELS["2px"], seed)
-    solver = make_solver(body, prior, sound.keypoint_set, LmConfig())
-    make_starts = MeanStarts(body, prior, sound.keypoint_set)
+    cases = [case for case in CASES if case.solver == "lm" and case.start in ("mean", LIFT)]
+    fits = cycle([(case.start, make_fit(case, body, prior, sound.keypoint_set)) for case in cases])
     not_finite = changed = raised = done = 0
-    first = None
+    first: dict[str, FitResult] = {}
     began = time.perf_counter()
     while done < problems:
         problem = among(sound, hostile(BATCH, rng))
+        start, fit = next(fits)
         try:
-            result = solver(problem, make_starts(problem))
+            result = fit(problem, NO_ESTIMATE)
         except (RuntimeError, ValueError, ArithmeticError) as error:
             raised += 1
             click.echo(f"raised: {error}")
             continue
         finally:
             done += BATCH - SOUND
-        bad, different = count_failures(problem, result, first)
+        bad, different = count_failures(problem, result, first.setdefault(start, result))
         not_finite, changed = not_finite + bad, changed + different
-        first = result if first is None else first
     record = {
         **describe_run(f"python benchmarks/fuzz.py --problems {problems} --seed {seed}"),
         "problems": done,

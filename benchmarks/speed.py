@@ -22,7 +22,7 @@ from typing import Any
 import click
 import torch
 from against_smplfitter import measure_smplfitter
-from cases import CASES, REGRESSOR, STARTS, Case, Fit, first_people, make_fit
+from cases import CASES, LIFT, REGRESSOR, STARTS, Case, Fit, first_people, make_fit
 from cost import Peak, count_cost, measure_peak, time_median, time_once
 from memory import measure_memory
 from problems import LEVELS, add_noise, make_truth, perturb
@@ -33,6 +33,7 @@ from fitting.files import write_json
 from fitting.offline import choose_device
 from fitting.problem import BodyParams, FitProblem
 from priors.gmm import load_pose_prior
+from regressor.lift import load_lifter
 
 LEVEL = "2px"
 
@@ -117,7 +118,7 @@ def _case(solver: str, start: str) -> Case:
 def measure_batches(bench: Bench) -> list[dict[str, Any]]:
     """People per second of every solver, start and batch."""
     sizes = bench.sizes
-    plan = [(_case("lm", start), sizes.lm) for start in (REGRESSOR, "mean")]
+    plan = [(_case("lm", start), sizes.lm) for start in (REGRESSOR, LIFT, "mean")]
     plan += [(_case("lm", "modes"), sizes.modes)]
     plan += [(_case("adam", start), sizes.adam) for start in (REGRESSOR, "mean")]
     plan += [(_case("lbfgs", REGRESSOR), sizes.lbfgs)]
@@ -142,9 +143,9 @@ def measure_batches(bench: Bench) -> list[dict[str, Any]]:
 
 
 def measure_alone(bench: Bench) -> dict[str, float]:
-    """Median milliseconds of lm for one person, over different people, from both starts."""
+    """Median milliseconds of lm for one person, over different people, from each start."""
     found = {}
-    for start in (REGRESSOR, "mean"):
+    for start in (REGRESSOR, LIFT, "mean"):
         fit = bench.fits[_case("lm", start)]
         fit(*first_people(bench.problem, bench.estimate, 1))  # warm-up
         seconds = []
@@ -154,6 +155,16 @@ def measure_alone(bench: Bench) -> dict[str, float]:
         found[start] = round(1e3 * statistics.median(seconds), 3)
         click.echo(f"one person alone from {start}: {found[start]:.1f} ms")
     return found
+
+
+def measure_lifter(bench: Bench, body: Body) -> dict[str, Any]:
+    """People per second that the lifter alone estimates, at the reference batch."""
+    people = bench.sizes.reference
+    problem, _ = first_people(bench.problem, bench.estimate, people)
+    work = partial(load_lifter(body), problem)
+    seconds, runs = time_median(work, bench.device, runs=bench.sizes.runs, least=bench.sizes.least)
+    click.echo(f"lifter alone, batch {people}: {people / seconds:.0f}/s")
+    return {"batch": people, "people_per_second": round(people / seconds, 1), "runs": runs}
 
 
 def best_rate(rows: list[dict[str, Any]], solver: str, start: str) -> float:
@@ -170,9 +181,10 @@ def compare_batches(rows: list[dict[str, Any]], reference: int) -> dict[str, Any
         return {r["batch"]: r["people_per_second"] for r in mine}
 
     times, scaling = {}, {}
-    for start in (REGRESSOR, "mean"):
+    for start in (REGRESSOR, LIFT, "mean"):
         lm = rates(start)
-        times[start] = round(lm[reference] / best_rate(rows, "adam", start), 1)
+        adam = REGRESSOR if start == REGRESSOR else "mean"  # what adam would begin at instead
+        times[start] = round(lm[reference] / best_rate(rows, "adam", adam), 1)
         larger = {n: rate for n, rate in lm.items() if n >= reference}
         scaling[start] = {str(n): round(rate / lm[reference], 3) for n, rate in larger.items()}
         click.echo(f"lm at {reference} from {start}: {times[start]} times adam; {scaling[start]}")
@@ -186,7 +198,7 @@ def measure_cost(bench: Bench, rows: list[dict[str, Any]], peak: Peak) -> dict[s
     share may therefore exceed 1.
     """
     found = {}
-    for start, num_starts in ((REGRESSOR, 1), ("mean", STARTS["mean"])):
+    for start, num_starts in ((REGRESSOR, 1), (LIFT, 1), ("mean", STARTS["mean"])):
         people = bench.sizes.counted // num_starts
         cost = count_cost(bench.work(_case("lm", start), people))
         gflop, gbyte = cost.flops / people / 1e9, cost.bytes / people / 1e9
@@ -245,6 +257,7 @@ def measure(sizes: Sizes, device: torch.device, seed: int) -> dict[str, Any]:
         "setup_seconds": setup,
         "results": rows,
         "alone_ms": measure_alone(bench),
+        "lifter": measure_lifter(bench, body),
         "comparison": compare_batches(rows, sizes.reference),
         "memory_gib": memory,
         "cost_of_a_fit": measure_cost(bench, rows, peak),

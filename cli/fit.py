@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .progress import StageBars
+
+if TYPE_CHECKING:
+    from fitting.estimates import MakeEstimator
 
 KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
 
@@ -53,11 +57,12 @@ KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
 )
 @click.option(
     "--init",
-    default="mean",
+    default="lift",
     show_default=True,
-    metavar="mean|PATH",
-    help="Where fits begin: the mean pose, or estimates to refine: a fits table, or an .npz with "
-    "pose and betas.",
+    metavar="lift|mean|PATH",
+    help="Where fits begin: what the lifter makes of the keypoints, the bundled one or that of a "
+    "checkpoint (.pt); the mean pose; or estimates to refine: a fits table, or an .npz with pose "
+    "and betas.",
 )
 @click.option(
     "--proximal-std",
@@ -68,8 +73,8 @@ KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
 @click.option(
     "--starts",
     type=click.IntRange(1, 18),
-    help="Initial poses tried for each person; 18 is slower and surer.  [default: 2; with "
-    "estimates 1]",
+    help="Initial poses tried for each person; 18 is slower and surer.  [default: 2; of a "
+    "video 4; with estimates 1]",
 )
 @click.option(
     "--solver",
@@ -93,6 +98,16 @@ KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
     "--solve-focal",
     is_flag=True,
     help="Take the focal lengths for guesses and solve for them too.",
+)
+@click.option(
+    "--video",
+    is_flag=True,
+    help="The pictures follow each other: fit all pictures of a person together.",
+)
+@click.option(
+    "--fps",
+    type=float,
+    help="Pictures in a second of a video, as their names count them.  [default: 30]",
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
 @click.option(
@@ -122,8 +137,9 @@ def fit(quiet: bool, report: bool, **options: Any) -> None:
     """  # fmt: skip
     from fitting.run import RunConfig, run
 
+    options["init"], make_estimator = _choose_start(options["init"])
     with StageBars(hidden=quiet) as bars:
-        summary = run(RunConfig(**options), bars.update)
+        summary = run(RunConfig(**options), bars.update, make_estimator=make_estimator)
     output = options["output"]
     if report:
         from .report import write_report
@@ -134,6 +150,17 @@ def fit(quiet: bool, report: bool, **options: Any) -> None:
         click.echo(f"fit-cli: {problem}", err=True)
     if summary.problems:
         raise SystemExit(1)
+
+
+def _choose_start(init: str) -> tuple[str, MakeEstimator | None]:
+    """What `--init` means to a run, and what estimates people: nothing, for the mean pose."""
+    from regressor.lift import load_lifter
+
+    if init == "mean":
+        return init, None
+    if init.endswith(".pt"):
+        return "lift", partial(load_lifter, path=Path(init))
+    return init, load_lifter
 
 
 def _say(record: dict[str, Any], output: Path) -> None:

@@ -13,6 +13,7 @@ from .body import Body, load_body
 from .estimates import (
     ESTIMATE_POSE_STD,
     Estimates,
+    MakeEstimator,
     estimates_of_params,
     estimates_of_table,
     match_estimates,
@@ -23,6 +24,7 @@ from .people import People, check_rows
 from .problem import BodyParams, FitResult
 from .skeleton import keypoint_set as set_of_name
 from .table import FitsTable
+from .tracks import DEFAULT_FPS, make_tracks
 
 
 def fit(
@@ -38,8 +40,10 @@ def fit(
     solve_focal: bool = False,
     batch_size: int = 256,
     starts: int | None = None,
-    init: BodyParams | FitsTable | None = None,
+    init: BodyParams | FitsTable | MakeEstimator | None = None,
     proximal_std: float = ESTIMATE_POSE_STD,
+    track: ArrayLike | None = None,
+    fps: float = DEFAULT_FPS,
     seed: int = 0,
 ) -> FitResult:
     """Fit SMPL to the 2D keypoints of N people.
@@ -56,10 +60,17 @@ def fit(
         device: "auto", "cpu" or "cuda".
         solve_focal: take the focal lengths for guesses and let "lm" solve for them too.
         batch_size: people solved side by side.
-        starts: initial poses tried for each person, 1 to 18; none means 2, or 1 with `init`.
-        init: estimates of the N people in their order, such as a regressor's, to refine; people
-            whose row is NaN start from the mean pose, bodies whose transl is NaN are placed.
+        starts: initial poses tried for each person, 1 to 18; none means 2, 4 with `track`, 1 with
+            `init`.
+        init: where fits begin: `regressor.load_lifter`, the default of `fit-cli`; or estimates of
+            the N people in their order, such as a regressor's, to refine: people whose row is NaN
+            start from the mean pose, bodies whose transl is NaN are placed; none means the mean
+            pose.
         proximal_std: radians, how far the joints of `init` are expected to be off about each axis.
+        track: (N,) who is who in a video: rows with one number are one person in pictures that
+            follow each other, and are fitted together; -1 for a picture alone. Where nobody was
+            found give a row of conf 0: it is fitted from those before and after.
+        fps: pictures in a second.
         seed: of the starts around `init`.
 
     Returns:
@@ -70,20 +81,27 @@ def fit(
     """
     where = choose_device(device)
     config = configure_solver(solver, solve_focal=solve_focal)
-    people = _as_people(keypoints_2d, conf, image_size, keypoint_set)
+    people = _as_people(keypoints_2d, conf, image_size, keypoint_set, track)
     loaded = body if isinstance(body, Body) else load_body(body)
-    estimates = None if init is None else match_estimates(_as_estimates(init, loaded), people)
+    estimates, estimator = None, None
+    if isinstance(init, (BodyParams, FitsTable)):
+        estimates = match_estimates(_as_estimates(init, loaded), people)
+    loaded = loaded.to(where)
+    if callable(init):
+        estimator = init(loaded)
     return fit_people(
         people,
-        loaded.to(where),
+        loaded,
         load_pose_prior().to(where),
         config,
         focal=focal,
         batch_size=batch_size,
         starts=starts,
         estimates=estimates,
+        estimator=estimator,
         pose_std=proximal_std,
         seed=seed,
+        tracks=None if track is None else make_tracks(people, fps),
     ).result
 
 
@@ -94,7 +112,11 @@ def _as_estimates(init: BodyParams | FitsTable, body: Body) -> Estimates:
 
 
 def _as_people(
-    keypoints_2d: ArrayLike, conf: ArrayLike | None, image_size: tuple[int, int], name: str
+    keypoints_2d: ArrayLike,
+    conf: ArrayLike | None,
+    image_size: tuple[int, int],
+    name: str,
+    track: ArrayLike | None,
 ) -> People:
     xy = np.asarray(keypoints_2d, dtype=np.float32)
     P = len(set_of_name(name))
@@ -114,6 +136,7 @@ def _as_people(
         keypoints_2d=xy,
         conf=np.ones((N, P)) if conf is None else np.asarray(conf),
         focal=np.full(N, np.nan),
+        track=None if track is None else np.asarray(track),
     )
     people, problems = check_rows(people, "keypoints_2d")
     if problems:

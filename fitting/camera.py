@@ -96,6 +96,7 @@ def transl_to_weak(transl: Tensor, crop: Tensor, intrinsics: Tensor) -> Tensor:
 # validation subjects a power of 6 leaves a median depth error of 0 to 7 % and a spread of 7 to 9 %
 # with and without noise (1: 8 to 15 % and 9 %; 12: -9 to 4 % and 7 to 13 %).
 _LENGTH_POWER = 6.0
+_LEAST_SCALE = 1e-3  # of a person without a limb seen: keypoints may all lie in one place
 _LOWEST_LIMB = 0.1  # metres: shorter limbs (eye to nose) say more about noise than about depth
 
 
@@ -135,7 +136,8 @@ def estimate_translation(
     largest = torch.where(weight > 0, ratio, 0.0).amax(dim=1, keepdim=True).clamp(min=1e-6)
     mean = (weight * (ratio / largest) ** _LENGTH_POWER).sum(dim=1) / total.clamp(min=1e-9)
     mean = largest[:, 0] * mean ** (1 / _LENGTH_POWER)  # over the largest, or powers overflow
-    scale = torch.where(total > 0, mean, fallback_height / 1.7)
+    fallback = fallback_height / 1.7
+    scale = torch.where(total > 0, mean, fallback).maximum(_LEAST_SCALE * fallback)
     depth = focal.mean(dim=1) / scale.clamp(min=1e-6)
 
     share = conf / conf.sum(dim=1, keepdim=True).clamp(min=1e-9)

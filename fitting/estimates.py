@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from .files import InputError
 from .keypoint_body import SIZES
 from .people import People, index_within_image
 from .posing import params_of
-from .problem import PARAMETERS, BodyParams, Proximal
+from .problem import PARAMETERS, BodyParams, FitProblem, Proximal
 from .readers.common import load_arrays
 from .table import FitsTable, read_fits
 
@@ -25,6 +27,33 @@ ESTIMATE_BETAS_STD = 0.7
 # Beyond these a number is a fault of its file, such as degrees for radians.
 _LIMITS = {"global_orient": 100.0, "body_pose": 100.0, "betas": 100.0, "transl": 1e6}
 _SMPL_VERTICES = 6890  # bodies of as many have SMPL's shape components
+
+
+class Estimator(Protocol):
+    """Makes estimates of people from their keypoints, such as `regressor.load_lifter`'s.
+
+    Attributes:
+        name: what the fits table's column `init` says of them.
+    """
+
+    name: str
+
+    def __call__(
+        self, problem: FitProblem, count: int, seed: int
+    ) -> tuple[FitProblem, list[BodyParams]]:
+        """What is known of B people, and where their fits may begin.
+
+        Args:
+            problem: B people.
+            count: of starts: the estimates, and samples around them.
+            seed: of the samples; they do not depend on who else is among the B.
+
+        Returns:
+            The problem with its proximal term and keypoints' deviations; the starts.
+        """
+
+
+MakeEstimator = Callable[[Body], Estimator]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +110,7 @@ class Estimates:
         betas_std = ESTIMATE_BETAS_STD if self.has_betas else torch.inf
         return Proximal(
             params=self.params,
-            pose_std=torch.full((1, 24), pose_std),
+            pose_precision=(pose_std**-2 * torch.eye(3)).expand(1, 24, 3, 3),
             betas_std=torch.full((1, 10), betas_std),
         )
 

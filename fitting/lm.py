@@ -44,6 +44,10 @@ def _like(row: Tensor, x: Tensor) -> Tensor:
     return row.view(-1, *[1] * (x.dim() - 1))
 
 
+TILE = 8  # rows; see `_whole_tiles`
+ALIGNMENT = 8  # factorisations round alike wherever a matrix of so many columns lies in memory
+RIDGE = 1e-6  # keeps unknowns that no term touches where they are
+
 Linearise = Callable[[Tensor, Tensor], Linearised]
 
 # gradient, hessian, damping (b,) -> steps of the gradient's shape, where it worked (b,) bool
@@ -60,18 +64,17 @@ class LmOptions:
     damping_up: float = 5.0  # after one that did not
     cost_tolerance: float = 1e-4  # relative; a row is finished when a step gains less
     block: int = 2  # steps between looks at which rows have finished
+    tile: int = TILE  # rows solved side by side are filled up to multiples of this
 
     def __post_init__(self) -> None:
-        if self.max_steps < 1 or self.block < 1:
+        if min(self.max_steps, self.block, self.tile) < 1:
             raise ValueError(
-                f"max_steps and block must be at least 1, got {self.max_steps} and {self.block}"
+                "max_steps, block and tile must be at least 1, got "
+                f"{self.max_steps}, {self.block} and {self.tile}"
             )
 
 
 _DAMPING_RANGE = (1e-7, 1e7)
-_RIDGE = 1e-6  # keeps unknowns that no term touches where they are
-TILE = 8  # rows; see `_whole_tiles`
-_ALIGNMENT = 8  # factorisations round alike wherever a matrix of so many columns lies in memory
 
 
 class _State(NamedTuple):
@@ -109,7 +112,7 @@ def minimize_lm(
         for _ in range(min(options.block, options.max_steps - done)):
             state = _step(linearise, solve, state, options)
         found.store(state)
-        unfinished = _whole_tiles(~state.finished)
+        unfinished = _whole_tiles(~state.finished, options.tile)
         if len(unfinished) == 0:
             break
         if len(unfinished) < len(state.row):
@@ -117,14 +120,14 @@ def minimize_lm(
     return found.solution()
 
 
-def _whole_tiles(unfinished: Tensor) -> Tensor:
+def _whole_tiles(unfinished: Tensor, tile: int) -> Tensor:
     """Indices of the unfinished rows, and of as many finished ones as fill whole tiles.
 
     Matrix products on CPUs round a row alike in all batches of whole tiles, so that no one's bits
     depend on when their neighbours finish.
     """
     count = int(unfinished.sum())
-    tiles = -(-count // TILE) * TILE
+    tiles = -(-count // tile) * tile
     return torch.argsort(~unfinished, stable=True)[:tiles]
 
 
@@ -155,7 +158,7 @@ class _Found:
 
 
 def _start(linearise: Linearise, x: Tensor, options: LmOptions) -> _State:
-    padded = -(-len(x) // TILE) * TILE
+    padded = -(-len(x) // options.tile) * options.tile
     row = torch.arange(padded, device=x.device).clamp(max=len(x) - 1)
     x = x.detach()[row]
     model = linearise(x, row)
@@ -201,10 +204,10 @@ def solve_dense(gradient: Tensor, hessian: Tensor, damping: Tensor) -> tuple[Ten
         (b, D) steps, zero for rows whose factorisation failed; and (b,) bool, where it worked.
     """
     D = gradient.shape[1]
-    margin = -D % _ALIGNMENT
+    margin = -D % ALIGNMENT
     damped = torch.nn.functional.pad(hessian, (0, margin, 0, margin))
     diagonal = damped.diagonal(dim1=1, dim2=2)
-    diagonal += damping[:, None] * diagonal + _RIDGE
+    diagonal += damping[:, None] * diagonal + RIDGE
     factor, info = torch.linalg.cholesky_ex(damped, upper=True)
     right = torch.nn.functional.pad(-gradient, (0, margin))[..., None]
     step = torch.cholesky_solve(right, factor, upper=True)[:, :D, 0]
@@ -225,7 +228,7 @@ def root_inverse_times(hessian: Tensor, columns: Tensor) -> Tensor:
     damped = hessian.clone()
     diagonal = damped.diagonal(dim1=1, dim2=2)
     diagonal *= 1 + 1e-6
-    diagonal += _RIDGE
+    diagonal += RIDGE
     factor, info = torch.linalg.cholesky_ex(damped)
     found = torch.linalg.solve_triangular(factor, columns, upper=False)
     return found.where((info == 0)[:, None, None], torch.nan)

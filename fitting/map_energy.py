@@ -12,7 +12,10 @@ Derivation, and how the weights were chosen: docs/fitting.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import roma
 import torch
@@ -26,7 +29,8 @@ from .lm import Linearised
 from .problem import FitProblem, Proximal
 from .reprojection import Cameras
 
-_POSE, _BETAS = slice(3, 72), slice(72, 82)
+POSE, BETAS, TRANSL = slice(0, 72), slice(72, 82), slice(82, 85)  # columns of x
+_BODY_POSE = slice(3, 72)
 _DEPTH = 84
 _LEAST_DEPTH = 0.01  # as a share of what is expected
 
@@ -60,33 +64,47 @@ class MapWeights:
                 raise ValueError(f"{name} must be positive, got {value}")
 
 
+class PriorShares(NamedTuple):
+    """How much of the priors counts for each of B people, who may be one person in many pictures.
+
+    Attributes:
+        changing: (B,) for the pose, how upright it is and the distance.
+        lasting: (B,) for the shape and the focal length.
+    """
+
+    changing: Tensor
+    lasting: Tensor
+
+
 class _ProximalTerm:
-    """sum_j (3 - tr(R^_j^T R_j)) / (2 s_j^2), which is a^2 / (2 s^2) for a small angle a between
-    the rotations, and the squared deviation of the betas. Of rotations, not of axis-angles: those
-    of one rotation may be far apart."""
+    """sum_j 2 q_j^T P_j q_j with q_j the vector part of the quaternion of R^_j^T R_j: e^T P e / 2
+    for a small angle e between the rotations, a matrix Fisher density. And the squared deviations
+    of the betas. Of rotations, not of axis-angles: those of one rotation may be far apart."""
 
     def __init__(self, proximal: Proximal) -> None:
         B, params = len(proximal.params), proximal.params
         rotvec = params.pack(("global_orient", "body_pose")).unflatten(1, (24, 3))
         self.inverse = roma.rotvec_to_rotmat(rotvec).mT
-        self.pose_weight = proximal.pose_std.expand(B, -1) ** -2
+        self.precision = proximal.pose_precision.expand(B, -1, -1, -1)
+        # 2 q^T P q = tr(M (I - A)) with M = tr(P) / 2 I - P, A = R^^T R
+        half_trace = 0.5 * self.precision.diagonal(dim1=2, dim2=3).sum(dim=2)
+        self.mirrored = half_trace[..., None, None] * torch.eye(3).to(rotvec) - self.precision
         self.betas, self.betas_weight = params.betas, proximal.betas_std.expand(B, -1) ** -2
 
     def add(
         self, posed: PosedKeypoints, x: Tensor, rows: Tensor, gradient: Tensor, hessian: Tensor
     ) -> Tensor:
-        apart = self.inverse[rows] @ posed.local
-        weight = self.pose_weight[rows]
-        chord = (3 - apart.diagonal(dim1=2, dim2=3).sum(dim=2)) * weight
-        spin = axis_of_skew(apart) * (0.5 * weight[..., None])
-        gradient[:, :72] += turn(posed.tangent.mT, spin).flatten(1)
-        blocks = (posed.tangent.mT @ posed.tangent) * weight[..., None, None]
-        of_joints = hessian[:, :72, :72].unflatten(1, (24, 3)).unflatten(3, (24, 3))
+        mirrored = self.mirrored[rows]
+        apart = mirrored @ self.inverse[rows] @ posed.local
+        chord = (mirrored - apart).diagonal(dim1=2, dim2=3).sum(dim=2)
+        gradient[:, POSE] += turn(posed.tangent.mT, axis_of_skew(apart)).flatten(1)
+        blocks = posed.tangent.mT @ self.precision[rows] @ posed.tangent
+        of_joints = hessian[:, POSE, POSE].unflatten(1, (24, 3)).unflatten(3, (24, 3))
         of_joints.diagonal(dim1=1, dim2=3).add_(blocks.permute(0, 2, 3, 1))
-        difference, weight = x[:, _BETAS] - self.betas[rows], self.betas_weight[rows]
-        gradient[:, _BETAS] += difference * weight
-        hessian.diagonal(dim1=1, dim2=2)[:, _BETAS] += weight
-        return 0.5 * (chord.sum(dim=1) + (difference.square() * weight).sum(dim=1))
+        difference, weight = x[:, BETAS] - self.betas[rows], self.betas_weight[rows]
+        gradient[:, BETAS] += difference * weight
+        hessian.diagonal(dim1=1, dim2=2)[:, BETAS] += weight
+        return chord.sum(dim=1) + 0.5 * (difference.square() * weight).sum(dim=1)
 
 
 def add_upright(
@@ -132,6 +150,15 @@ def add_log_depth(
     gradient += residual * slope
     hessian += slope.square()
     return 0.5 * residual.square()
+
+
+def _add_share(share: Tensor, model: Linearised, add: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Add a share (b,) of what `add` adds to gradients and Hessians; sum of the costs (b,)."""
+    gradient, hessian = torch.zeros_like(model.gradient), torch.zeros_like(model.hessian)
+    cost = share * add(gradient, hessian)
+    model.gradient.addcmul_(share[:, None], gradient)
+    model.hessian.addcmul_(share[:, None, None], hessian)
+    return model.cost + cost
 
 
 class RigidEnergy:
@@ -185,11 +212,15 @@ class MapEnergy:
         problem: FitProblem,
         weights: MapWeights,
         depth: Tensor,
+        shares: PriorShares | None = None,
     ) -> None:
-        """Take B people and how far away they are expected: depth (B,) metres."""
+        """Take B people and how far away they are expected: depth (B,) metres.
+
+        `shares` are of the priors; none means that they count in full.
+        """
         self.proximal = None if problem.proximal is None else _ProximalTerm(problem.proximal)
         self.keypoint_body, self.prior, self.weights = keypoint_body, prior, weights
-        self.depth = depth
+        self.depth, self.shares = depth, shares
         self.cameras = Cameras(problem, noise=weights.noise, outlier=weights.outlier)
         self.precision = weights.prior_temperature * (
             prior.precision_factor @ prior.precision_factor.mT
@@ -209,7 +240,22 @@ class MapEnergy:
         posed = self.keypoint_body.pose(x)
         cost, gradient, moves = self._reproject(posed, x, rows, blur)
         hessian = moves.mT @ moves
-        cost = cost + add_upright(
+        kinds = (self._add_changing_priors, self._add_lasting_priors)
+        for kind, share in zip(kinds, self.shares or (None, None), strict=True):
+            if share is None:
+                cost = cost + kind(posed, x, rows, gradient, hessian)
+            else:
+                model = Linearised(cost, gradient, hessian)
+                cost = _add_share(share[rows], model, partial(kind, posed, x, rows))
+        if self.proximal is not None:
+            cost = cost + self.proximal.add(posed, x, rows, gradient, hessian)
+        return Linearised(cost, gradient, hessian)
+
+    def _add_changing_priors(
+        self, posed: PosedKeypoints, x: Tensor, rows: Tensor, gradient: Tensor, hessian: Tensor
+    ) -> Tensor:
+        """Of what changes as a person moves. Returns costs (b,), as all that add a term."""
+        cost = add_upright(
             posed.local[:, 0], posed.tangent[:, 0], self.weights.upright, gradient, hessian
         )
         cost = cost + add_log_depth(
@@ -219,16 +265,15 @@ class MapEnergy:
             gradient[:, _DEPTH],
             hessian[:, _DEPTH, _DEPTH],
         )
-        for term in (
-            self._add_pose_prior,
-            self._add_hinges,
-            self._add_shape_prior,
-            self._add_focal_prior,
-        ):
-            cost = cost + term(x, gradient, hessian)
-        if self.proximal is not None:
-            cost = cost + self.proximal.add(posed, x, rows, gradient, hessian)
-        return Linearised(cost, gradient, hessian)
+        cost = cost + self._add_pose_prior(x, gradient, hessian)
+        return cost + self._add_hinges(x, gradient, hessian)
+
+    def _add_lasting_priors(
+        self, posed: PosedKeypoints, x: Tensor, rows: Tensor, gradient: Tensor, hessian: Tensor
+    ) -> Tensor:
+        """Of what stays as it is."""
+        cost = self._add_shape_prior(x, gradient, hessian)
+        return cost + self._add_focal_prior(x, gradient, hessian)
 
     def _reproject(
         self, posed: PosedKeypoints, x: Tensor, rows: Tensor, blur: float
@@ -247,12 +292,12 @@ class MapEnergy:
 
     def _add_pose_prior(self, x: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
         """The cheapest component, picked anew at each call; its precision is added as it is."""
-        costs = self.prior.component_costs(x[:, _POSE])
+        costs = self.prior.component_costs(x[:, _BODY_POSE])
         component = costs.argmin(dim=1)
         precision = self.precision[component]
-        difference = x[:, _POSE] - self.prior.means[component]
-        gradient[:, _POSE] += (precision @ difference[..., None])[..., 0]
-        hessian[:, _POSE, _POSE] += precision
+        difference = x[:, _BODY_POSE] - self.prior.means[component]
+        gradient[:, _BODY_POSE] += (precision @ difference[..., None])[..., 0]
+        hessian[:, _BODY_POSE, _BODY_POSE] += precision
         return self.weights.prior_temperature * costs.amin(dim=1)
 
     def _add_hinges(self, x: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
@@ -263,9 +308,9 @@ class MapEnergy:
         return cost.sum(dim=1)
 
     def _add_shape_prior(self, x: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
-        betas = x[:, _BETAS]
-        gradient[:, _BETAS] += betas
-        hessian.diagonal(dim1=1, dim2=2)[:, _BETAS] += 1
+        betas = x[:, BETAS]
+        gradient[:, BETAS] += betas
+        hessian.diagonal(dim1=1, dim2=2)[:, BETAS] += 1
         return 0.5 * betas.square().sum(dim=1)
 
     def _add_focal_prior(self, x: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:

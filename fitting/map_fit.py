@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from .skeleton import keypoint_set
 from .solver import Solution
 
 _CHUNK_ROWS = 256  # on CPUs
-_TURN_PRECISION = 3 / torch.pi**2  # of a uniform heading: nobody is turned by more than half a turn
+TURN_PRECISION = 3 / torch.pi**2  # of a uniform heading: nobody is turned by more than half a turn
 _RIGID = [0, 1, 2, 82, 83, 84]  # orientation and translation
 
 
@@ -77,6 +78,41 @@ class LmConfig:
         return cls(stages=(Stage(steps=15),))
 
 
+class Candidates(NamedTuple):
+    """The K best fits of each of B people, the cheapest first.
+
+    Attributes:
+        x: (K, B, D) unknowns.
+        cost: (K, B).
+        depth: (B,) metres, where the fits began.
+        num_steps: (B,) int32, of all of a person's fits.
+    """
+
+    x: Tensor
+    cost: Tensor
+    depth: Tensor
+    num_steps: Tensor
+
+    @property
+    def finite(self) -> Tensor:
+        """(B,) bool, False where not even the best fit is finite."""
+        return self.cost[0].isfinite() & self.x[0].isfinite().all(dim=1)
+
+    def select(self, rows: Tensor) -> Candidates:
+        """Of the people at `rows` (indices or a mask)."""
+        return Candidates(
+            self.x[:, rows], self.cost[:, rows], self.depth[rows], self.num_steps[rows]
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[Candidates]) -> Candidates:
+        """People of all parts, in order."""
+        x, cost, depth, num_steps = zip(*parts, strict=True)
+        return Candidates(
+            torch.cat(x, dim=1), torch.cat(cost, dim=1), torch.cat(depth), torch.cat(num_steps)
+        )
+
+
 class MapSolver:
     """Fits the people of one keypoint set on one body; what they share is precomputed once."""
 
@@ -101,53 +137,93 @@ class MapSolver:
 
     def _fit(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:
         """All at once on a GPU; on a CPU in chunks whose matrices stay in its caches."""
-        rows = torch.arange(len(problem), device=problem.conf.device)
-        if rows.is_cuda:
-            return self._fit_chunk(problem, starts)
-        share = -(-len(rows) // torch.get_num_threads())
-        size = max(TILE, min(share, _CHUNK_ROWS // len(starts)))
 
         def work(chunk: Tensor) -> FitResult:
             return self._fit_chunk(problem.select(chunk), [start.select(chunk) for start in starts])
 
-        return FitResult.concatenate(map_on_cores(work, rows.split(size)))
+        return FitResult.concatenate(map_on_cores(work, self._chunks(problem, len(starts))))
+
+    def _chunks(self, problem: FitProblem, num_starts: int) -> tuple[Tensor, ...]:
+        rows = torch.arange(len(problem), device=problem.conf.device)
+        if rows.is_cuda:
+            return (rows,)
+        share = -(-len(rows) // torch.get_num_threads())
+        return rows.split(max(TILE, min(share, _CHUNK_ROWS // num_starts)))
 
     @torch.no_grad()
     def _fit_chunk(self, problem: FitProblem, starts: Sequence[BodyParams]) -> FitResult:
-        energy = MapEnergy(
-            self.keypoint_body, self.prior, problem, self.config.weights, starts[0].transl[:, 2]
-        )
-        x = torch.cat([start.pack(PARAMETERS) for start in starts])
-        if self.config.solve_focal:
-            x = torch.cat([x, x.new_zeros(len(x), 1)], dim=1)
-        person = torch.arange(len(problem), device=x.device).repeat(len(starts))
-        num_steps = torch.zeros_like(person, dtype=torch.int32)
-        for stage in self.config.stages:
-            solution = self._minimise(energy, stage, x, person)
-            best = _cheapest(solution.cost_final, len(problem), stage.keep)
-            x, person = solution.x[best], person[best]
-            num_steps = (num_steps + solution.num_steps)[best]
-        best = _cheapest(solution.cost_final, len(problem), 1)
-        solution, num_steps = solution.select(best), num_steps[: len(best)]
+        energy = self._energy(problem, starts)
+        solution = self._descend(energy, starts, self.config.stages)
+        solution = solution.select(torch.arange(len(problem), device=problem.conf.device))
         params = starts[0].unpack(solution.x[:, :85], PARAMETERS)
         keypoints = self.keypoint_body.pose(solution.x).keypoints
         joint_std = self._joint_std(energy, solution.x) if self.config.uncertainty else None
         if self.config.solve_focal:
-            problem = replace(problem, intrinsics=_zoomed(problem.intrinsics, solution.x[:, 85]))
-        return make_result(problem, keypoints, params, solution, num_steps, joint_std)
+            problem = replace(problem, intrinsics=zoomed(problem.intrinsics, solution.x[:, 85]))
+        return make_result(problem, keypoints, params, solution, solution.num_steps, joint_std)
+
+    def search(self, problem: FitProblem, starts: Sequence[BodyParams], keep: int) -> Candidates:
+        """The best `keep` fits of each of B people of whom something is seen.
+
+        Args:
+            problem: B people.
+            starts: initial estimates of them; where there are fewer than `keep`, fits come twice.
+            keep: K.
+        """
+        *stages, last = (replace(s, keep=max(s.keep, keep)) for s in self.config.stages)
+        stages.append(replace(last, keep=keep))
+
+        @torch.no_grad()
+        def work(chunk: Tensor) -> Candidates:
+            some, at = problem.select(chunk), [start.select(chunk) for start in starts]
+            solution = self._descend(self._energy(some, at), at, stages)
+            x, cost, num_steps = (
+                part.unflatten(0, (-1, len(chunk)))
+                for part in (solution.x, solution.cost_final, solution.num_steps)
+            )
+            kept = torch.arange(keep, device=x.device).clamp(max=len(x) - 1)
+            return Candidates(x[kept], cost[kept], at[0].transl[:, 2], num_steps.sum(dim=0))
+
+        return Candidates.concatenate(map_on_cores(work, self._chunks(problem, len(starts))))
+
+    def _energy(self, problem: FitProblem, starts: Sequence[BodyParams]) -> MapEnergy:
+        depth = starts[0].transl[:, 2]
+        return MapEnergy(self.keypoint_body, self.prior, problem, self.config.weights, depth)
+
+    def _descend(
+        self, energy: MapEnergy, starts: Sequence[BodyParams], stages: Sequence[Stage]
+    ) -> Solution:
+        """Fits of B people from the starts that the last stage keeps (K B), the cheapest first.
+
+        `num_steps` are those of all stages.
+        """
+        x = torch.cat([start.pack(PARAMETERS) for start in starts])
+        if self.config.solve_focal:
+            x = torch.cat([x, x.new_zeros(len(x), 1)], dim=1)
+        B = len(starts[0])
+        person = torch.arange(B, device=x.device).repeat(len(starts))
+        num_steps = torch.zeros_like(person, dtype=torch.int32)
+        for stage in stages:
+            solution = self._minimise(energy, stage, x, person)
+            best = _cheapest(solution.cost_final, B, stage.keep)
+            solution, person = solution.select(best), person[best]
+            x, num_steps = solution.x, num_steps[best] + solution.num_steps
+        return replace(solution, num_steps=num_steps)
 
     def _joint_std(self, energy: MapEnergy, x: Tensor) -> Tensor:
         """(B, 24, 3) of the normal distribution with the normal matrix's curvature at x (B, 85)."""
-        rows = torch.arange(len(x), device=x.device)
-        axes = torch.eye(3).to(x).expand(len(x), 24, 3, 3)
-        posed = self.joint_body.pose(x)
-        moves = self.joint_body.measured_moves(posed, axes).unflatten(1, (24, 3))
-        moves = (moves - moves[:, :1]).flatten(1, 2)
-        moves = torch.nn.functional.pad(moves, (0, x.shape[1] - 85))
-        hessian = energy.linearise(x, rows).hessian
-        hessian.diagonal(dim1=1, dim2=2)[:, :3] += _TURN_PRECISION
-        spread = root_inverse_times(hessian, moves.mT)
+        hessian = energy.linearise(x, torch.arange(len(x), device=x.device)).hessian
+        hessian.diagonal(dim1=1, dim2=2)[:, :3] += TURN_PRECISION
+        spread = root_inverse_times(hessian, self.joint_moves(x).mT)
         return spread.norm(dim=1).unflatten(1, (24, 3))
+
+    def joint_moves(self, x: Tensor) -> Tensor:
+        """(B, 72, D) derivatives of the joints relative to the pelvis by x (B, D)."""
+        axes = torch.eye(3).to(x).expand(len(x), 24, 3, 3)
+        moves = self.joint_body.measured_moves(self.joint_body.pose(x), axes)
+        moves = moves.unflatten(1, (24, 3))
+        moves = (moves - moves[:, :1]).flatten(1, 2)
+        return torch.nn.functional.pad(moves, (0, x.shape[1] - 85))
 
     def _minimise(self, energy: MapEnergy, stage: Stage, x: Tensor, person: Tensor) -> Solution:
         options = replace(self.config.options, max_steps=stage.steps)
@@ -164,7 +240,7 @@ class MapSolver:
         return replace(solution, x=x)
 
 
-def _zoomed(intrinsics: Tensor, log_zoom: Tensor) -> Tensor:
+def zoomed(intrinsics: Tensor, log_zoom: Tensor) -> Tensor:
     """Intrinsics (B, 3, 3) with focal lengths times exp(log_zoom) (B,)."""
     zoomed = intrinsics.clone()
     zoomed.diagonal(dim1=1, dim2=2)[:, :2] *= log_zoom.exp()[:, None]

@@ -87,6 +87,26 @@ def pa_mpjpe(
     return point_errors_mm(aligned, truth).mean(axis=-1)
 
 
+def acceleration_error(predicted: ArrayLike, truth: ArrayLike, *, fps: float) -> FloatArray:
+    """How far accelerations are from the true ones: what the eye sees as jitter.
+
+    Second differences of points, as in Kanazawa et al., "Learning 3D human dynamics from video",
+    CVPR 2019, but per second.
+
+    Args:
+        predicted: (T, P, 3) metres, at times evenly apart.
+        truth: (T, P, 3) metres.
+        fps: of the times in a second.
+
+    Returns:
+        (T - 2,) metres per second squared, means over the points.
+    """
+    predicted, truth = _points(predicted, "predicted"), _points(truth, "truth")
+    _check_same(predicted, truth)
+    second_differences = np.diff(predicted - truth, n=2, axis=0) * fps**2
+    return np.linalg.norm(second_differences, axis=-1).mean(axis=-1)
+
+
 def align_similarity(
     source: ArrayLike, target: ArrayLike, *, weights: ArrayLike | None = None
 ) -> FloatArray:

@@ -14,16 +14,18 @@ from priors.gmm import MaxMixturePrior
 
 from .body import Body
 from .camera import make_intrinsics
-from .estimates import ESTIMATE_BETAS_STD, ESTIMATE_POSE_STD, Estimates
+from .estimates import ESTIMATE_BETAS_STD, ESTIMATE_POSE_STD, Estimates, Estimator
 from .initial import MeanStarts, draw_around, place_unknown
 from .keypoint_body import KeypointBody
 from .keypoints import map_keypoints
-from .map_fit import LmConfig, MapSolver
+from .map_fit import Candidates, LmConfig, MapSolver
 from .people import People
 from .problem import PARAMETERS, BodyParams, FitProblem, FitResult, Proximal
 from .rig import Rig
 from .skeleton import KeypointSet, keypoint_set
 from .smplify import AdamConfig, LbfgsConfig, SmplifyConfig, SmplifySolver
+from .tracks import Track
+from .video import VideoConfig, VideoSolver, map_solver, search_seen
 
 SolverConfig = LmConfig | SmplifyConfig
 
@@ -34,6 +36,7 @@ SOLVERS: dict[str, Callable[[], SolverConfig]] = {
 }
 
 _MEAN_STARTS = 2  # facing the camera and facing away
+_VIDEO_STARTS = 4
 _SAME_FOCAL = 0.01  # relative difference of focal lengths that moves no one
 
 
@@ -70,11 +73,16 @@ def make_solver(
     return SmplifySolver(body, prior, keypoint_map, config)
 
 
-def choose_starts(starts: int | None, *, estimates: bool) -> int:
-    """`starts`, or the usual number: an estimate alone, or the mean pose facing both ways."""
+def choose_starts(starts: int | None, *, estimates: bool, video: bool = False) -> int:
+    """`starts`, or the usual number: an estimate alone, or the mean pose facing both ways.
+
+    For videos the first mode of the prior, too: what follows what best tells more fits apart.
+    """
     if starts is not None:
         return starts
-    return 1 if estimates else _MEAN_STARTS
+    if estimates:
+        return 1
+    return _VIDEO_STARTS if video else _MEAN_STARTS
 
 
 def choose_device(name: str) -> torch.device:
@@ -97,7 +105,7 @@ class PeopleFit:
     Attributes:
         result: of the solver, N rows.
         seconds: spent on initial estimates ("init") and in the solver ("fit").
-        init: (N,) str, where each fit began: "mean" or "given".
+        init: (N,) str, where each fit began: "mean", "given" or the estimator's name.
     """
 
     result: FitResult
@@ -139,7 +147,7 @@ class _Task:
 
 
 class _Tasks:
-    """Those with an estimate are fitted near it, the others from the mean pose."""
+    """Those with an estimate are fitted near it, others near the estimator's or from the mean."""
 
     def __init__(
         self,
@@ -147,24 +155,32 @@ class _Tasks:
         body: Body,
         prior: MaxMixturePrior,
         config: SolverConfig,
-        starts: int | None,
+        starts: int,
         estimates: Estimates | None,
+        estimator: Estimator | None,
         pose_std: float,
         seed: int,
     ) -> None:
         keypoints = keypoint_set(people.keypoint_set)
-        self.from_mean = make_solver(body, prior, keypoints, config)
+        self.estimator, self.starts, self.seed = estimator, starts, seed
+        self.solver = make_solver(body, prior, keypoints, config)
+        self.near = self.solver
+        if isinstance(config, LmConfig) and (estimates is not None or estimator is not None):
+            config = replace(config, stages=LmConfig.from_estimate().stages)
+            self.near = make_solver(body, prior, keypoints, config)
         self.given: _GivenStarts | None = None
         self.known = torch.zeros(len(people), dtype=torch.bool)
-        starts = choose_starts(starts, estimates=estimates is not None)
         if estimates is not None:
-            if isinstance(config, LmConfig):
-                config = replace(config, stages=LmConfig.from_estimate().stages)
-            self.from_estimate = make_solver(body, prior, keypoints, config)
             self.given = _GivenStarts(body, keypoints, estimates, starts, pose_std, seed)
             self.known = estimates.known
             starts = max(starts, _MEAN_STARTS)
-        self.mean = MeanStarts(body, prior, keypoints, starts)
+        self.mean = MeanStarts(body, prior, keypoints, starts) if estimator is None else None
+
+    @property
+    def init(self) -> np.ndarray:
+        """(N,) str, where each fit begins."""
+        others = "mean" if self.estimator is None else self.estimator.name
+        return np.where(self.known.numpy(), "given", others)
 
     def __call__(self, problem: FitProblem, rows: Tensor) -> list[_Task]:
         """Take the people of a batch, and their rows (B,) among all."""
@@ -173,17 +189,20 @@ class _Tasks:
         if self.given is not None and known.any():
             positions = known.nonzero()[:, 0]
             near, starts = self.given(problem.select(positions), rows[known])
-            tasks.append(
-                _Task(positions=positions, problem=near, starts=starts, solver=self.from_estimate)
-            )
+            tasks.append(_Task(positions=positions, problem=near, starts=starts, solver=self.near))
         if not known.all() or not tasks:
             positions = (~known).nonzero()[:, 0]
-            others = problem.select(positions)
-            starts = self.mean(others)
-            tasks.append(
-                _Task(positions=positions, problem=others, starts=starts, solver=self.from_mean)
-            )
+            tasks.append(self._without_estimate(positions, problem.select(positions)))
         return tasks
+
+    def _without_estimate(self, positions: Tensor, problem: FitProblem) -> _Task:
+        if self.mean is not None:
+            starts, solver = self.mean(problem), self.solver
+        else:
+            assert self.estimator is not None  # or there are mean starts
+            problem, starts = self.estimator(problem, self.starts, self.seed)
+            solver = self.near
+        return _Task(positions=positions, problem=problem, starts=starts, solver=solver)
 
 
 class _GivenStarts:
@@ -218,7 +237,7 @@ class _GivenStarts:
         near = self.proximal.select(rows)
         proximal = Proximal(
             params=_converted(near.params, self.like),
-            pose_std=near.pose_std.to(self.like),
+            pose_precision=near.pose_precision.to(self.like),
             betas_std=near.betas_std.to(self.like),
         )
         # Seen by another camera, a body stands elsewhere.
@@ -243,6 +262,38 @@ def _solve(tasks: Sequence[_Task]) -> FitResult:
     return FitResult.concatenate(results).select(order)
 
 
+class _JointFit:
+    """Collects the fits of pictures alone, batch by batch, and then fits tracks."""
+
+    def __init__(self, tracks: Sequence[Track], config: VideoConfig) -> None:
+        self.tracks, self.config = tracks, config
+        self.rows: list[Tensor] = []
+        self.problems: list[FitProblem] = []
+        self.known: list[Tensor] = []
+        self.found: list[Candidates] = []
+
+    def search(self, tasks: Sequence[_Task], rows: Tensor) -> None:
+        """Fit people of a batch, whose rows among all are (B,), each picture alone."""
+        for task in tasks:
+            self.rows.append(rows[task.positions])
+            self.problems.append(task.problem)
+            seen, found = search_seen(task.solver, task.problem, task.starts, self.config)
+            self.known.append(self.rows[-1][seen.cpu()])
+            if found is not None:
+                self.found.append(found)
+
+    def solve(self, solver: MapSolver) -> FitResult:
+        """The tracks of all people, on the CPU, in the order of their rows."""
+        back = torch.cat(self.rows).argsort()
+        problem = FitProblem.concatenate(self.problems, solver.config.weights.noise)
+        problem = problem.select(back)
+        if not self.found:
+            return FitResult.nothing_seen(problem).to("cpu")
+        known = torch.cat(self.known).to(problem.conf.device)
+        video = VideoSolver(solver, self.config)
+        return video(problem, Candidates.concatenate(self.found), known, self.tracks).to("cpu")
+
+
 def fit_people(
     people: People,
     body: Body,
@@ -253,9 +304,11 @@ def fit_people(
     batch_size: int = 256,
     starts: int | None = None,
     estimates: Estimates | None = None,
+    estimator: Estimator | None = None,
     pose_std: float = ESTIMATE_POSE_STD,
     seed: int = 0,
     rig: Rig | None = None,
+    tracks: Sequence[Track] | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> PeopleFit:
     """Fit SMPL to 2D keypoints, on the body's device and in its dtype.
@@ -267,18 +320,25 @@ def fit_people(
         config: of the solver. With an estimate, `lm` leaves its coarse stages out.
         focal: pixels, for everyone; none means each row's own, or else the picture's diagonal.
         batch_size: people solved side by side; memory grows with it, results change by rounding.
-        starts: initial poses tried for each person, at least two for those without an estimate
-            among others; none means `choose_starts`.
+        starts: initial poses tried for each person, at least two from the mean pose for those
+            without an estimate among others; none means `choose_starts`.
         estimates: of the N people, to begin at and, with `lm`, to stay near.
+        estimator: of those who have none, on the body's device; none means the mean pose.
         pose_std: radians, expected deviation of the estimates' joints about each axis.
         seed: of the starts around the estimates.
         rig: calibrated cameras, and what the others saw of the N people.
+        tracks: who is who, each row in one, to fit the pictures of a track together; needs `lm`.
         progress: called with the number of people just finished.
     """
     device, dtype = body.v_template.device, body.v_template.dtype
     seconds = {"init": 0.0, "fit": 0.0}
     results = []
-    make_tasks = _Tasks(people, body, prior, config, starts, estimates, pose_std, seed)
+    estimated = estimates is not None or estimator is not None
+    starts = choose_starts(starts, estimates=estimated, video=tracks is not None)
+    make_tasks = _Tasks(people, body, prior, config, starts, estimates, estimator, pose_std, seed)
+    joint = None if tracks is None else _JointFit(tracks, VideoConfig())
+    if joint is not None:
+        map_solver(make_tasks.solver)  # another solver is refused before any work
     for first in range(0, max(len(people), 1), batch_size):
         rows = np.arange(first, min(first + batch_size, len(people)))
         problem = make_problem(people.select(rows), focal=focal, device=device, dtype=dtype)
@@ -287,12 +347,19 @@ def fit_people(
         began = time.perf_counter()
         tasks = make_tasks(problem, torch.from_numpy(rows))
         started = time.perf_counter()
-        results.append(_solve(tasks))
+        if joint is None:
+            results.append(_solve(tasks))
+        else:
+            joint.search(tasks, torch.from_numpy(rows))
         seconds["init"] += started - began
         seconds["fit"] += time.perf_counter() - started
         progress(len(rows))
+    if joint is not None:
+        began = time.perf_counter()
+        results = [joint.solve(map_solver(make_tasks.solver))]
+        seconds["fit"] += time.perf_counter() - began
     return PeopleFit(
         result=FitResult.concatenate(results),
         seconds=seconds,
-        init=np.where(make_tasks.known.numpy(), "given", "mean"),
+        init=make_tasks.init,
     )

@@ -89,12 +89,13 @@ class Proximal:
 
     Attributes:
         params: the estimate; its translation is not used.
-        pose_std: (B or 1, 24) radians, expected deviation of each joint's rotation about each axis.
+        pose_precision: (B or 1, 24, 3, 3) per square radian, of each joint's error e, which turns
+            the estimate R^ into the truth R^ exp(e).
         betas_std: (B or 1, 10).
     """
 
     params: BodyParams
-    pose_std: Tensor
+    pose_precision: Tensor
     betas_std: Tensor
 
     def select(self, rows: Tensor) -> Proximal:
@@ -102,7 +103,7 @@ class Proximal:
         B = len(self.params)
         return Proximal(
             params=self.params.select(rows),
-            pose_std=self.pose_std.expand(B, -1)[rows],
+            pose_precision=self.pose_precision.expand(B, -1, -1, -1)[rows],
             betas_std=self.betas_std.expand(B, -1)[rows],
         )
 
@@ -144,6 +145,8 @@ class FitProblem:
         conf: (B, P) in [0, 1]; 0 means unseen.
         intrinsics: (B, 3, 3) pixels.
         image_size: (B, 2) width and height, pixels.
+        keypoint_std: (B, P) pixels, expected deviation of each keypoint of confidence 1; none
+            leaves it to the solver. The published baselines do not use it.
         proximal: what else is known of the people; the published baselines do not use it.
         views: of other cameras; the published baselines do not use them.
     """
@@ -153,6 +156,7 @@ class FitProblem:
     conf: Tensor
     intrinsics: Tensor
     image_size: Tensor
+    keypoint_std: Tensor | None = None
     proximal: Proximal | None = None
     views: tuple[View, ...] = ()
 
@@ -180,6 +184,7 @@ class FitProblem:
             conf=self.conf[rows],
             intrinsics=self.intrinsics[rows],
             image_size=self.image_size[rows],
+            keypoint_std=None if self.keypoint_std is None else self.keypoint_std[rows],
             proximal=None if self.proximal is None else self.proximal.select(rows),
             views=tuple(view.select(rows) for view in self.views),
         )
@@ -188,6 +193,41 @@ class FitProblem:
         """The same with the keypoints unseen that are not `defined` (P,)."""
         views = (replace(v, problem=v.problem.with_defined(defined)) for v in self.views)
         return replace(self, conf=self.conf * defined, views=tuple(views))
+
+    @staticmethod
+    def concatenate(parts: Sequence[FitProblem], noise: float) -> FitProblem:
+        """People of all parts, of one keypoint set and as many views, in order.
+
+        Args:
+            parts: at least one.
+            noise: of keypoints, as a share of the person's size, in parts that do not tell, if
+                others do.
+        """
+
+        def cat(name: str) -> Tensor:
+            return torch.cat([getattr(part, name) for part in parts])
+
+        keypoint_std = None
+        if any(part.keypoint_std is not None for part in parts):
+            keypoint_std = torch.cat([_keypoint_std(part, noise) for part in parts])
+        views = [
+            View(
+                problem=FitProblem.concatenate([view.problem for view in same], noise),
+                rotation=torch.cat([view.rotation for view in same]),
+                translation=torch.cat([view.translation for view in same]),
+            )
+            for same in zip(*(part.views for part in parts), strict=True)
+        ]
+        return FitProblem(
+            keypoint_set=parts[0].keypoint_set,
+            keypoints_2d=cat("keypoints_2d"),
+            conf=cat("conf"),
+            intrinsics=cat("intrinsics"),
+            image_size=cat("image_size"),
+            keypoint_std=keypoint_std,
+            proximal=_all_proximal(parts),
+            views=tuple(views),
+        )
 
     @property
     def seen(self) -> Tensor:
@@ -217,6 +257,7 @@ class FitProblem:
                 conf=of_best([p.conf for p in problems]),
                 intrinsics=of_best([p.intrinsics for p in problems]),
                 image_size=of_best([p.image_size for p in problems]),
+                keypoint_std=None,
             ),
             rotation=of_best([view.rotation for view in views]),
             translation=of_best([view.translation for view in views]),
@@ -233,6 +274,42 @@ class FitProblem:
         high = self.keypoints_2d.where(seen, -torch.inf).amax(dim=1)
         least = 0.02 * self.image_size.amax(dim=1)
         return (high - low).amax(dim=1).maximum(least)
+
+
+def _keypoint_std(problem: FitProblem, noise: float) -> Tensor:
+    """(B, P) pixels, as the solver would take it where the problem does not tell."""
+    if problem.keypoint_std is not None:
+        return problem.keypoint_std
+    return (noise * problem.person_size)[:, None].expand_as(problem.conf)
+
+
+def _all_proximal(parts: Sequence[FitProblem]) -> Proximal | None:
+    """Of the people of all parts; estimates that are not there count for nothing."""
+    if all(part.proximal is None for part in parts):
+        return None
+    found = [_proximal_or_nothing(part) for part in parts]
+    everyone = [p.select(torch.arange(len(p.params), device=p.betas_std.device)) for p in found]
+    return Proximal(
+        params=BodyParams.concatenate([p.params for p in everyone]),
+        pose_precision=torch.cat([p.pose_precision for p in everyone]),
+        betas_std=torch.cat([p.betas_std for p in everyone]),
+    )
+
+
+def _proximal_or_nothing(problem: FitProblem) -> Proximal:
+    if problem.proximal is not None:
+        return problem.proximal
+    B, like = len(problem), problem.conf
+    return Proximal(
+        params=BodyParams(
+            global_orient=like.new_zeros(B, 3),
+            body_pose=like.new_zeros(B, 69),
+            betas=like.new_zeros(B, 10),
+            transl=like.new_zeros(B, 3),
+        ),
+        pose_precision=like.new_zeros(1, 24, 3, 3),
+        betas_std=like.new_full((1, 10), torch.inf),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,10 @@ class Reprojection:
         focal = problem.intrinsics.diagonal(dim1=-2, dim2=-1)[:, None, :2]
         centre = problem.intrinsics[:, None, :2, 2]
         noise_px = (noise * problem.person_size)[:, None, None]
+        if problem.keypoint_std is not None:
+            noise_px = problem.keypoint_std[..., None]
         self.outlier = outlier
-        self.scale = focal / noise_px  # (B, 1, 2)
+        self.scale = focal / noise_px  # (B, P or 1, 2)
         # NaN of unseen keypoints would survive their weight of zero
         target = torch.where(conf[..., None] > 0, problem.keypoints_2d - centre, 0.0)
         self.measured = torch.cat([target / noise_px, conf[..., None]], dim=2)  # (B, P, 3)

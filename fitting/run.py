@@ -20,16 +20,24 @@ from priors.gmm import MaxMixturePrior, load_pose_prior
 from . import __version__
 from .body import Body, load_body
 from .detector import load_detector
-from .estimates import ESTIMATE_POSE_STD, Estimates, match_estimates, read_estimates
+from .estimates import (
+    ESTIMATE_POSE_STD,
+    Estimates,
+    Estimator,
+    MakeEstimator,
+    match_estimates,
+    read_estimates,
+)
 from .files import InputError, prepare_output, write_json
 from .images import list_images
 from .offline import PeopleFit, choose_device, choose_starts, configure_solver, fit_people
-from .people import People, Problem
+from .people import NO_TRACK, People, Problem
 from .pictures import draw_people, remove_pictures
 from .problem import Status
 from .rig import Rig, match_views, read_cameras
 from .sources import Found, is_keypoint_source, people_in_file, people_in_pictures
 from .table import FILE_NAME, FitsTable, build_fits, write_fits
+from .tracks import DEFAULT_FPS, check_fps, link_people, make_tracks
 
 Progress = Callable[[str, int, int], object]
 """Told (stage, number of items just done, number of items in all)."""
@@ -48,15 +56,18 @@ class RunConfig:
         images: folder of the pictures that a keypoint file given as `input` names.
         detector: for pictures without keypoints.
         body: SMPL-format file; none means the bundled body.
-        init: "mean", or the path of estimates to refine (`estimates.read_estimates`).
+        init: "mean"; "lift", what the estimator says; or the path of estimates to refine
+            (`estimates.read_estimates`), the estimator's being for whom they leave out.
         proximal_std: radians, how far the estimates' joints are expected to be off about each axis;
             none means `estimates.ESTIMATE_POSE_STD`.
-        starts: initial poses tried for each person; none means 2, or 1 with estimates.
+        starts: initial poses tried for each person; none means 2, 4 of a video, 1 with estimates.
         solver: a name in `offline.SOLVERS`.
         cameras: calibration of several cameras, the first of which is that of `input`
             (`rig.read_cameras`).
         focal: pixels, for everyone; none means each row's own, or else the picture's diagonal.
         solve_focal: take the focal lengths for guesses and solve for them too.
+        video: the pictures follow each other; fit all pictures of a person together.
+        fps: pictures in a second, as their names count them.
         device: "auto", "cpu" or "cuda".
         batch_size: people solved side by side.
         jobs: pictures drawn at a time; -1 means as many as there are cores.
@@ -81,6 +92,8 @@ class RunConfig:
     cameras: Path | None = None
     focal: float | None = None
     solve_focal: bool = False
+    video: bool = False
+    fps: float | None = None
     device: str = "auto"
     batch_size: int = 256
     jobs: int = -1
@@ -120,14 +133,27 @@ class _Clock:
         self.seconds[stage] += time.perf_counter() - began
 
 
-def run(config: RunConfig, progress: Progress = lambda stage, done, total: None) -> RunSummary:
+def run(
+    config: RunConfig,
+    progress: Progress = lambda stage, done, total: None,
+    *,
+    make_estimator: MakeEstimator | None = None,
+) -> RunSummary:
     """Fit the people of `config.input` and write everything to `config.output`.
+
+    Args:
+        config: what to do.
+        progress: told what is done.
+        make_estimator: of the people without estimates; none means that they start from the mean
+            pose.
 
     Raises:
         ValueError, OSError: nothing could be done; the message is one sentence with the fix.
     """
     if not config.input.exists():
         raise InputError(f"{config.input}: no such file or folder; check the path of the input")
+    if config.init == "lift" and make_estimator is None:
+        raise InputError("fits can begin at a lifter's estimates only where one is given")
     config = _settled(config)
     torch.manual_seed(config.seed)
     clock = _Clock()
@@ -135,14 +161,17 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     with clock.time("load"):
         body = load_body(config.body)
         prior = load_pose_prior().to(device)
-        estimates = None if config.init == "mean" else read_estimates(Path(config.init), body)
+        estimates = read_estimates(Path(config.init), body) if _refines(config) else None
+        body.to(device)
+        estimator = None if make_estimator is None else make_estimator(body)
     output = prepare_output(config.output, overwrite=config.overwrite)
     found = _find_people(config, clock, progress)
     found, estimates = _matched(found, estimates, config.limit)
+    found = _linked(config, found)
     count = len(found.people)
     with clock.time("load"):
         rig = _read_rig(config, found.people)
-    fit = _fit(config, found.people, estimates, rig, body.to(device), prior, progress)
+    fit = _fit(config, found.people, estimates, estimator, rig, body, prior, progress)
     clock.seconds.update(fit.seconds)
     with clock.time("write"):
         table = make_table(found.people, fit, init=fit.init, metadata=_metadata(config, body))
@@ -163,8 +192,9 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
 
 
 def _settled(config: RunConfig) -> RunConfig:
-    """The same with its numbers chosen; InputError if `proximal_std` has no use."""
-    refined = config.init != "mean"
+    """The same with its numbers chosen; InputError for an option that has no use."""
+    config = _settled_video(config)
+    refined = _refines(config)
     guided, std = refined and config.solver == "lm", config.proximal_std
     if std is not None and not guided:
         raise InputError(
@@ -173,7 +203,36 @@ def _settled(config: RunConfig) -> RunConfig:
         )
     if guided and std is None:
         std = ESTIMATE_POSE_STD
-    return replace(config, starts=choose_starts(config.starts, estimates=refined), proximal_std=std)
+    estimated = config.init != "mean"
+    starts = choose_starts(config.starts, estimates=estimated, video=config.video)
+    return replace(config, starts=starts, proximal_std=std)
+
+
+def _refines(config: RunConfig) -> bool:
+    """Whether there are estimates in a file."""
+    return config.init not in ("mean", "lift")
+
+
+def _settled_video(config: RunConfig) -> RunConfig:
+    if not config.video:
+        if config.fps is not None:
+            raise InputError("--fps is for pictures that follow each other; add --video")
+        return config
+    if config.solver != "lm":
+        raise InputError(
+            f"--solver {config.solver} fits each picture alone; use lm with --video, or leave "
+            "--video out"
+        )
+    fps = DEFAULT_FPS if config.fps is None else config.fps
+    check_fps(fps)
+    return replace(config, fps=fps)
+
+
+def _linked(config: RunConfig, found: Found) -> Found:
+    """The people of a video with their tracks: those of the file, or from picture to picture."""
+    if config.fps is None or found.people.track is not None:
+        return found
+    return replace(found, people=replace(found.people, track=link_people(found.people, config.fps)))
 
 
 def _matched(
@@ -239,6 +298,7 @@ def _fit(
     config: RunConfig,
     people: People,
     estimates: Estimates | None,
+    estimator: Estimator | None,
     rig: Rig | None,
     body: Body,
     prior: MaxMixturePrior,
@@ -253,9 +313,11 @@ def _fit(
         batch_size=config.batch_size,
         starts=config.starts,
         estimates=estimates,
+        estimator=estimator,
         pose_std=config.proximal_std or ESTIMATE_POSE_STD,
         seed=config.seed,
         rig=rig,
+        tracks=None if config.fps is None else make_tracks(people, config.fps),
         progress=lambda done: progress("fit", done, len(people)),
     )
 
@@ -291,6 +353,7 @@ def make_table(
         "joint_std_mm": result.joint_std_mm.numpy(),
         "status": np.array([Status(s).label for s in range(len(Status))])[result.status.numpy()],
         "init": np.broadcast_to(init, N),
+        "track": np.full(N, NO_TRACK) if people.track is None else people.track,
     }
     return build_fits(columns, metadata)
 
@@ -329,7 +392,7 @@ def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: _Clock) -> d
             "people": len(found.people),
             "fitted": fitted,
             "status": dict(statuses),
-            "without_estimate": int((fit.init == "mean").sum()) if config.init != "mean" else None,
+            "without_estimate": int((fit.init != "given").sum()) if _refines(config) else None,
             "pictures_without_people": len(found.empty),
             "problems": len(found.problems),
         },

@@ -1,7 +1,7 @@
 """The fits table: one row for each person, in Parquet (docs/conventions.md).
 
 A column is a NumPy array here: (N,) for one value a person, (N, K) for a list of K. Where a person
-has no value, the file holds null and the array NaN.
+has no value, the file holds null and the array NaN, or -1 for the number of a track.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .files import InputError, write_atomically
+from .people import NO_TRACK
 
 FILE_NAME = "fits.parquet"
 PARTS_FOLDER = "fits"
@@ -45,6 +46,7 @@ FITS_SCHEMA = pa.schema(
         pa.field("status", pa.string(), nullable=False),
         pa.field("joint_std_mm", _FLOATS),
         pa.field("init", pa.string(), nullable=False),
+        pa.field("track", pa.int64()),
     ]
 )
 # Lists of fixed length. The keypoints' length, 3 P, depends on their set.
@@ -90,6 +92,8 @@ class FitsTable:
             return _array_from_lists(column, name, LIST_LENGTHS.get(name))
         if kind == pa.string():
             return np.array(column.to_pylist(), dtype=np.str_)
+        if name == "track":
+            column = column.fill_null(NO_TRACK)
         return np.array(column.to_numpy(zero_copy_only=False), dtype=_NUMPY_TYPES[kind])
 
     @property
@@ -118,17 +122,21 @@ def build_fits(columns: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
 
     Args:
         columns: an array for each column of `FITS_SCHEMA`, (N,) or (N, K). A row of a list column
-            that is all NaN becomes null, as does a NaN among the floats. `joint_std_mm` may be
-            left out.
+            that is all NaN becomes null, as does a NaN among the floats and -1 among the tracks.
+            `joint_std_mm` and `track` may be left out.
         metadata: see `FitsTable`.
 
     Raises:
         ValueError: a column is missing, unknown or of the wrong shape; or a row of parameters is
             NaN in part, or in some of its columns only: a failed fit must not pass as a fit.
     """
-    if "joint_std_mm" not in columns and "betas" in columns:
-        shape = (len(columns["betas"]), LIST_LENGTHS["joint_std_mm"])
-        columns = {**columns, "joint_std_mm": np.full(shape, np.nan)}
+    if "image" in columns:
+        rows = len(columns["image"])
+        left_out = {
+            "joint_std_mm": np.full((rows, LIST_LENGTHS["joint_std_mm"]), np.nan),
+            "track": np.full(rows, NO_TRACK),
+        }
+        columns = left_out | dict(columns)
     missing = [name for name in FITS_SCHEMA.names if name not in columns]
     unknown = [name for name in columns if name not in FITS_SCHEMA.names]
     if missing or unknown:
@@ -211,6 +219,8 @@ def _read_part(path: Path) -> FitsTable:
             f"{path} cannot be read as Parquet ({str(error).splitlines()[0].rstrip('.')}); run "
             "fit-cli fit again"
         ) from error
+    if "track" not in table.column_names:  # tables of earlier versions have none
+        table = table.append_column("track", pa.nulls(len(table), pa.int64()))
     missing = [name for name in FITS_SCHEMA.names if name not in table.column_names]
     if missing:
         raise InputError(f"{path} has no column {missing[0]}; give a fits table of fit-cli fit")
@@ -261,6 +271,8 @@ def _arrow_column(field: pa.Field, array: np.ndarray, num_rows: int) -> pa.Array
     if field.type == pa.float32():
         array = array.astype(np.float32)
         return pa.array(array, mask=np.isnan(array))
+    if field.name == "track":
+        return pa.array(array.astype(np.int64), mask=array == NO_TRACK)
     return pa.array(array.tolist() if array.dtype.kind == "U" else array, type=field.type)
 
 

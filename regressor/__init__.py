@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checkpoints import load_checkpoint
+    from .lift import load_lifter
 
-__all__ = ["load_checkpoint"]
+__all__ = ["load_checkpoint", "load_lifter"]
+
+_MODULES = {"load_checkpoint": "checkpoints", "load_lifter": "lift"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load_checkpoint` when it is asked for: torch takes seconds to load."""
-    if name == "load_checkpoint":
-        from .checkpoints import load_checkpoint
-
-        return load_checkpoint
+    """Import what is asked for only then: torch takes seconds to load."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fitting.problem import FitProblem
 
-_LEAST_SIZE = 0.02  # of the keypoints' extent: tangent of the angle, as for one keypoint alone
+_LEAST_SIZE = 0.02  # of the keypoints' extent, in shares of the picture, as for one keypoint alone
+_WIDEST = 1e3  # tangent of the angle from the axis; no camera sees farther aside
 _LEAST_COSINE = 0.05  # keypoints beside or behind the turned camera are taken to be here
 _FARTHEST = 4.0  # sizes of the person; wrong keypoints may be anywhere
 
@@ -41,7 +42,7 @@ def look_at_people(problem: FitProblem) -> CropView:
     seen = (problem.conf > 0)[..., None]
     focal = problem.intrinsics.diagonal(dim1=-2, dim2=-1)[:, None, :2]
     rays = (problem.keypoints_2d - problem.intrinsics[:, None, :2, 2]) / focal
-    rays = torch.where(seen, rays, 0.0)
+    rays = torch.where(seen, rays, 0.0).clamp(-_WIDEST, _WIDEST)
     low = rays.where(seen, torch.inf).amin(dim=1)
     high = rays.where(seen, -torch.inf).amax(dim=1)
     anyone = seen.any(dim=1)
@@ -51,7 +52,8 @@ def look_at_people(problem: FitProblem) -> CropView:
     flat = turned[..., :2] / turned[..., 2:].clamp(min=_LEAST_COSINE)
     low = flat.where(seen, torch.inf).amin(dim=1)
     high = flat.where(seen, -torch.inf).amax(dim=1)
-    size = torch.where(anyone, high - low, 0.0).amax(dim=1).clamp(min=_LEAST_SIZE)
+    least = _LEAST_SIZE * problem.image_size.amax(dim=1) / focal[:, 0].amin(dim=1)
+    size = torch.where(anyone, high - low, 0.0).amax(dim=1).maximum(least)
     keypoints = (2 * flat / size[:, None, None]).clamp(-_FARTHEST, _FARTHEST)
     return CropView(
         rotation=rotation, ray=ray, size=size, keypoints=torch.where(seen, keypoints, 0.0)

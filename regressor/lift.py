@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import roma
 import torch
 from torch import Tensor
 
@@ -40,14 +41,14 @@ class LiftWeights:
 
 
 class LiftEstimator:
-    """Initial estimates of people, and what is known of their errors: a `fitting.Estimator`."""
+    """Initial estimates of people, and what is known of their errors: an `Estimator` of fits."""
 
     name = "lift"
 
     def __init__(
         self, lifter: Lifter, body: Body, *, same_body: bool, weights: LiftWeights | None = None
     ) -> None:
-        """Take a lifter and the body to fit, on one device.
+        """Take a lifter and the body to fit, on one device in one dtype.
 
         `same_body` says whether the lifter was trained on it: the shape components of another body
         mean something else, so they start at zero.
@@ -56,24 +57,45 @@ class LiftEstimator:
         self.weights = LiftWeights() if weights is None else weights
 
     @torch.no_grad()
-    def __call__(self, problem: FitProblem) -> tuple[FitProblem, BodyParams]:
-        """The problem of B people with what the lifter knows of them, and where to begin."""
-        lifted = self.lifter.lift(problem)
+    def __call__(
+        self, problem: FitProblem, count: int = 1, seed: int = 0
+    ) -> tuple[FitProblem, list[BodyParams]]:
+        """See `fitting.estimates.Estimator`. Of several cameras the one that sees most counts."""
+        if problem.views:
+            best = problem.best_view()
+            back = best.rotation.mT
+            lifted = self.lifter.lift(best.problem)
+            lifted = lifted.moved(back, -(back @ best.translation[..., None])[..., 0])
+            keypoint_std = None
+        else:
+            lifted = self.lifter.lift(problem)
+            keypoint_std = self._keypoint_std(problem, lifted)
         if not self.same_body:
-            lifted = replace(
-                lifted,
-                betas=torch.zeros_like(lifted.betas),
-                betas_std=torch.full_like(lifted.betas_std, torch.inf),
-            )
-        params = lifted.params(self.body)
+            unknown = torch.full_like(lifted.betas_std, torch.inf)
+            lifted = replace(lifted, betas=torch.zeros_like(lifted.betas), betas_std=unknown)
         root = lifted.pose_precision_root
+        params = lifted.params(self.body)
         proximal = Proximal(
             params=params,
             pose_precision=self.weights.pose * (root @ root.mT),
             betas_std=lifted.betas_std,
         )
-        std = self._keypoint_std(problem, lifted)
-        return replace(problem, proximal=proximal, keypoint_std=std), params
+        known = replace(problem, proximal=proximal, keypoint_std=keypoint_std)
+        return known, [params, *self._samples(lifted, count - 1, seed)]
+
+    def _samples(self, lifted: Lifted, count: int, seed: int) -> list[BodyParams]:
+        """Bodies as the estimates may be off: R exp(L^-T z), the same normal z for everyone."""
+        root = lifted.pose_precision_root
+        generator = torch.Generator().manual_seed(seed)
+        samples = []
+        for _ in range(count):
+            z = torch.randn(24, 3, 1, generator=generator).to(root)
+            turns = torch.linalg.solve_triangular(
+                root.mT, z.expand(len(root), -1, -1, -1), upper=True
+            )
+            rotations = lifted.pose_rotmat @ roma.rotvec_to_rotmat(turns[..., 0])
+            samples.append(replace(lifted, pose_rotmat=rotations).params(self.body))
+        return samples
 
     def _keypoint_std(self, problem: FitProblem, lifted: Lifted) -> Tensor:
         """(B, P) pixels. The lifter has read the confidences, so they do not count once more."""
@@ -85,12 +107,13 @@ class LiftEstimator:
         return share * problem.person_size[:, None]
 
 
-def load_lifter(path: Path | None, body: Body) -> LiftEstimator:
-    """The lifter of a checkpoint; none means the one that ships with the package.
+def load_lifter(body: Body, path: Path | None = None) -> LiftEstimator:
+    """Where fits of `body` may begin: a lifter's estimates.
 
     Args:
-        path: of a checkpoint of `fit-cli train configs/lifter.yaml`.
         body: to fit, on the device and in the dtype in which the lifter will work.
+        path: of a checkpoint of `fit-cli train configs/lifter.yaml`; none means the one that ships
+            with the package.
 
     Raises:
         InputError: the file is no lifter.

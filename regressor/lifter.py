@@ -27,6 +27,9 @@ _HEADS = {
     "depth_log_std": 1, "keypoint_log_std": len(BODY_POINTS), "keypoint_wrong": len(BODY_POINTS),
 }  # fmt: skip
 _LOG_STD = (-7.0, 2.0)  # beyond these a deviation means nothing
+_LOG_SIZE = (-4.0, 1.0)
+_LARGEST_RAY = 2.0
+_FARTHEST = 4.0  # of the logarithm of a distance, from that of a standing person
 _TYPICAL_HEIGHT = 1.7  # metres; a person of unknown distance is as far as if they stood
 
 
@@ -68,13 +71,19 @@ class Lifted:
     keypoint_std: Tensor
     keypoint_wrong: Tensor
 
-    def turned(self, rotation: Tensor) -> Lifted:
-        """The same bodies in a frame turned by rotation (B, 3, 3)."""
+    def moved(self, rotation: Tensor, translation: Tensor | None = None) -> Lifted:
+        """The same bodies in another frame, where X is at rotation X + translation.
+
+        Args:
+            rotation: (B, 3, 3).
+            translation: (B, 3) metres; none means zero.
+        """
         root = rotation[:, None] @ self.pose_rotmat[:, :1]
+        pelvis = (rotation @ self.pelvis[..., None])[..., 0]
         return replace(
             self,
             pose_rotmat=torch.cat([root, self.pose_rotmat[:, 1:]], dim=1),
-            pelvis=(rotation @ self.pelvis[..., None])[..., 0],
+            pelvis=pelvis if translation is None else pelvis + translation,
         )
 
     def params(self, body: Body) -> BodyParams:
@@ -133,7 +142,7 @@ class Lifter(nn.Module):
     def lift(self, problem: FitProblem) -> Lifted:
         """Estimate B people from their keypoints, in their pictures' camera frames.
 
-        Those without any keypoint get the most likely pose; so sure of it is the estimate.
+        Those without any keypoint get some pose.
 
         Raises:
             ValueError: the lifter knows no point of the keypoint set.
@@ -141,13 +150,13 @@ class Lifter(nn.Module):
         problem = as_body_points(problem)
         view = look_at_people(problem)
         raw = self(view_features(view, problem.conf))
-        return self.decode(raw, view.size).turned(view.rotation.mT)
+        return self.decode(raw, view.size).moved(view.rotation.mT)
 
     def decode(self, raw: dict[str, Tensor], size: Tensor) -> Lifted:
         """Bodies before the turned cameras, from raw outputs and the sizes (B,) of the views."""
         pose = raw["pose"].unflatten(1, (24, 6)) + self.mean_pose
         shift, log_depth = raw["place"].split((2, 1), dim=1)
-        depth = _TYPICAL_HEIGHT / size[:, None] * log_depth.exp()
+        depth = _TYPICAL_HEIGHT / size[:, None] * log_depth.clamp(-_FARTHEST, _FARTHEST).exp()
         return Lifted(
             pose_rotmat=roma.special_gramschmidt(pose.unflatten(2, (3, 2))),
             betas=raw["betas"],
@@ -177,7 +186,9 @@ def _triangular(raw: Tensor) -> Tensor:
 
 def view_features(view: CropView, conf: Tensor) -> Tensor:
     """(B, 3 P + 3) what the network takes, of keypoints in the order of `BODY_POINTS`."""
-    about = torch.cat([view.size.log()[:, None], view.ray], dim=1)
+    # beyond what was learned from, perspective changes no more, or makes no sense
+    log_size = view.size.log()[:, None].clamp(*_LOG_SIZE)
+    about = torch.cat([log_size, view.ray.clamp(-_LARGEST_RAY, _LARGEST_RAY)], dim=1)
     return torch.cat([view.keypoints.flatten(1), conf, about], dim=1)
 
 

@@ -244,7 +244,7 @@ def test_fits_of_another_body_get_no_shape(lifter, body, stream):
     problem = stream.people(5, 4).problem
     for same in (True, False):
         estimate = LiftEstimator(lifter, body, same_body=same)
-        known, params = estimate(problem)
+        known, (params,) = estimate(problem)
         assert bool((params.betas != 0).any()) == same
         assert bool(known.proximal.betas_std.isfinite().all()) == same
         assert (known.keypoint_std[problem.conf > 0] > 0).all()

@@ -153,7 +153,9 @@ def energy_of(body, prior, problem):
 
 def test_gradient_is_that_of_the_cost(body, prior):
     problem, params = people(body, prior)
-    energy, rows = energy_of(body, prior, problem), torch.arange(3)
+    deviation = 1 + 20 * torch.rand(problem.conf.shape).double()
+    energy = energy_of(body, prior, replace(problem, keypoint_std=deviation))
+    rows = torch.arange(3)
     x = params.pack(PARAMETERS)
     x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).double()
     for blur in (1.0, 3.0):
@@ -202,9 +204,10 @@ def test_gradient_and_cost_of_an_estimate(body, prior):
     g = torch.Generator().manual_seed(2)
     x = params.pack(PARAMETERS)
     estimate = params.unpack(x + 0.2 * torch.randn(x.shape, generator=g).double(), PARAMETERS)
+    roots = torch.randn(3, 24, 3, 3, generator=g).double()
     proximal = Proximal(
         params=estimate,
-        pose_std=0.1 + torch.rand(3, 24, generator=g).double(),
+        pose_precision=roots @ roots.mT,
         betas_std=torch.full((1, 10), 0.5).double(),
     )
     known = energy_of(body, prior, replace(problem, proximal=proximal))
@@ -227,9 +230,9 @@ def test_gradient_and_cost_of_an_estimate(body, prior):
             Rotation.from_rotvec(p.pack(("global_orient", "body_pose"))[row].view(24, 3).numpy())
             for p in (estimate, params)
         ]
-        angle = (pair[0].inv() * pair[1]).magnitude()
+        q = (pair[0].inv() * pair[1]).as_quat()[:, :3]
         apart = (estimate.betas - params.betas)[row].numpy() / 0.5
-        chords = (1 - np.cos(angle)) / proximal.pose_std[row].numpy() ** 2
+        chords = 2 * np.einsum("ji,jik,jk->j", q, proximal.pose_precision[row].numpy(), q)
         assert cost == pytest.approx(chords.sum() + 0.5 * (apart**2).sum(), rel=1e-6)
 
 

@@ -11,6 +11,7 @@ from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
 from fitting.metrics import (
+    acceleration_error,
     align_similarity,
     auc,
     mean_over_seen,
@@ -108,6 +109,15 @@ def test_mpjpe_closed_form():
     predicted[1, 0] += [0, 0.01, 0]  # the root 10 mm off shifts the other 3
     np.testing.assert_allclose(mpjpe(predicted, truth), [12.5, 7.5], rtol=1e-12)
     np.testing.assert_allclose(mpjpe(predicted, truth, root=1), [12.5, 2.5], rtol=1e-12)
+
+
+def test_acceleration_error_closed_form(rng):
+    """Something that falls, against something that moves evenly, at 20 pictures a second."""
+    times = np.arange(7) / 20
+    even = rng.normal(size=(1, 3, 3)) + times[:, None, None] * rng.normal(size=(1, 3, 3))
+    falling = even - 0.5 * 9.81 * np.square(times)[:, None, None] * [0, 1, 0]
+    np.testing.assert_allclose(acceleration_error(falling, even, fps=20), [9.81] * 5)
+    assert acceleration_error(even[:2], even[:2], fps=20).shape == (0,)
 
 
 def test_pve_closed_form(rng):

@@ -29,8 +29,9 @@ def results_section(accuracy: Record, speed: Record | None) -> str:
         "poses of motion-capture subjects held out of the prior, random bodies and cameras, COCO's "
         "17 keypoints; noise for a person 200 px tall, with 10 % of the keypoints missing and 3 % "
         "wrong. Outliers: people over 150 mm at σ = 4 px. Starts: the mean pose from two sides; "
-        "also the modes of the pose prior (`--starts 18`); a regressor-like estimate (0.08 rad off "
-        "about each axis of each joint; `--init`), of which only `lm` is told how good it may be.",
+        "also the modes of the pose prior (`--starts 18`); the bundled lifter's estimate (the "
+        "default), trained on other subjects; a regressor-like estimate (0.08 rad off about each "
+        "axis of each joint; `--init`), of which only `lm` is told how good it may be.",
         "",
         *_table(accuracy, speed),
         "",
@@ -78,7 +79,7 @@ def _names(result: Record, accuracy: Record) -> tuple[str, str]:
     people = result.get("people", accuracy["people"])
     few = f", {people} people" if people < accuracy["people"] else ""
     if result["solver"] == "start":
-        return "none" + few, "regressor"
+        return "none" + few, result["start"]
     untold = (result["solver"], result["start"]) == ("lm", "regressor") and not result["proximal"]
     return f"`{result['solver']}`{few}", result["start"] + (", without its term" if untold else "")
 
@@ -104,13 +105,16 @@ def _best_rate(result: Record, speed: Record | None) -> str:
 def _speed_sentence(speed: Record) -> str:
     """Ratios, the time of one person, and memory."""
     comparison, memory, alone = speed["comparison"], speed["memory_gib"], speed["alone_ms"]
+    lifter = speed["lifter"]
     ratio = comparison["lm_over_adam"]
     return (
         f"People/s are those of the best batch. With {comparison['batch']} people at once `lm` is "
         f"{ratio['regressor']:.0f} times as fast as `adam` at its best from the regressor-like "
-        f"estimate and {ratio['mean']:.0f} times from the mean pose, and the process needs "
-        f"{memory['peak']:.2g} GiB. One person alone takes it {alone['regressor']:.0f} ms and "
-        f"{alone['mean']:.0f} ms."
+        f"estimate, {ratio['mean']:.0f} times from the mean pose and {ratio['lift']:.0f} times "
+        "from the lifter's estimate, where `adam` begins at the mean pose; the process needs "
+        f"{memory['peak']:.2g} GiB. One person alone takes it {alone['regressor']:.0f}, "
+        f"{alone['mean']:.0f} and {alone['lift']:.0f} ms. The lifter alone estimates "
+        f"{lifter['people_per_second']:,.0f} people/s at a batch of {lifter['batch']}."
     )
 
 
