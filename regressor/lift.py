@@ -26,8 +26,8 @@ LIFTER_FILE = Path(__file__).with_name("assets") / "lifter.pt"
 class LiftWeights:
     """How far a fit trusts the lifter.
 
-    Its densities are of people given their keypoints, which the fit sees once more: hence shares
-    below 1. Chosen by 3D error on the validation subjects (docs/lifter.md).
+    Its densities are of people given their keypoints, which the fit sees once more: hence both count
+    for less. Chosen on the validation subjects (docs/lifter.md).
 
     Attributes:
         pose: share of the joints' precisions.
@@ -35,8 +35,8 @@ class LiftWeights:
         least_keypoint_std: of keypoints, as a share of the person's size.
     """
 
-    pose: float = 1.0
-    keypoint: float = 1.0
+    pose: float = 0.5
+    keypoint: float = 1.5
     least_keypoint_std: float = 0.003
 
 
@@ -75,10 +75,12 @@ class LiftEstimator:
             lifted = replace(lifted, betas=torch.zeros_like(lifted.betas), betas_std=unknown)
         root = lifted.pose_precision_root
         params = lifted.params(self.body)
+        # of people whom nobody sees, who may be part of a video, the lifter knows nothing
+        share = torch.where(problem.seen, self.weights.pose, 0.0)
         proximal = Proximal(
             params=params,
-            pose_precision=self.weights.pose * (root @ root.mT),
-            betas_std=lifted.betas_std,
+            pose_precision=share[:, None, None, None] * (root @ root.mT),
+            betas_std=lifted.betas_std.where(problem.seen[:, None], torch.inf),
         )
         known = replace(problem, proximal=proximal, keypoint_std=keypoint_std)
         return known, [params, *self._samples(lifted, count - 1, seed)]

@@ -74,16 +74,17 @@ def test_shown_python_runs(page, tmp_path, monkeypatch):
         exec(compile(snippet, page.name, "exec"), namespace)
 
 
-def test_readmes_table_is_made_from_the_results():
+@pytest.mark.parametrize("page", ["README.md", "docs/fitting.md"])
+def test_tables_are_made_from_the_results(page):
     import importlib.util
 
     path = ROOT / "tools" / "update_readme.py"
     spec = importlib.util.spec_from_file_location("update_readme", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert module.updated(readme) == readme
-    assert "| `adam` |" in readme
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert module.updated(text) == text
+    assert ("| `adam` |" if page == "README.md" else "| 4px | lift | video |") in text
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")))

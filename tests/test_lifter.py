@@ -249,3 +249,13 @@ def test_fits_of_another_body_get_no_shape(lifter, body, stream):
         assert bool(known.proximal.betas_std.isfinite().all()) == same
         assert (known.keypoint_std[problem.conf > 0] > 0).all()
     assert problem.proximal is None
+
+
+def test_nothing_is_trusted_of_someone_unseen(lifter, body, stream):
+    problem = stream.people(5, 4).problem
+    unseen = replace(problem, conf=problem.conf * torch.tensor([[1.0], [0.0], [1.0], [1.0]]))
+    known, (params,) = LiftEstimator(lifter, body, same_body=True)(unseen)
+    trusted = (known.proximal.pose_precision != 0).flatten(1).any(dim=1)
+    assert trusted.tolist() == [True, False, True, True]
+    assert known.proximal.betas_std.isinf().all(dim=1).tolist() == [False, True, False, False]
+    assert params.pack(("global_orient", "body_pose", "betas", "transl")).isfinite().all()

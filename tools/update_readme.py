@@ -1,4 +1,4 @@
-"""Write the results tables of README.md from the committed JSON of the benchmarks.
+"""Write the results of README.md and docs/fitting.md from the committed JSON of the benchmarks.
 
 python tools/update_readme.py [--check]
 """
@@ -14,8 +14,7 @@ import click
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-MARKED = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
-
+PAGES = (ROOT / "README.md", ROOT / "docs" / "fitting.md")
 NOISE = {"true": "true", "2px": "σ = 2 px", "4px": "σ = 4 px"}
 MISSING = "–"
 
@@ -126,24 +125,71 @@ def _source(record: Record) -> str:
     )
 
 
-def updated(readme: str, results: Path = RESULTS) -> str:
-    """README's text with its tables made from the JSON in the folder `results`."""
-    accuracy = json.loads((results / "accuracy.json").read_text(encoding="utf-8"))
-    path = results / "speed.json"
-    speed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    section = results_section(accuracy, speed)
-    return MARKED.sub(lambda match: match[1] + section + match[2], readme)
+def video_sentence(video: Record) -> str:
+    """What fitting pictures together gains at the highest noise."""
+    found = {(r["start"], r["method"]): r for r in video["results"] if r["noise"] == "4px"}
+
+    def change(start: str, key: str) -> str:
+        return " to ".join(f"{found[start, method][key]:.0f}" for method in ("alone", "video"))
+
+    return (
+        f"On {video['sequences']} held-out motions with keypoints 4 px off MPJPE falls from "
+        f"{change('lift', 'mpjpe')} mm (from the mean pose\nfrom {change('mean', 'mpjpe')}), and the "
+        f"error of accelerations from {change('lift', 'acceleration_m_s2')} m/s².\n"
+    )
+
+
+def video_table(video: Record) -> str:
+    """Markdown of one run of benchmarks/video.py."""
+    lines = [
+        "| keypoints | start | | MPJPE | PA-MPJPE | over 150 mm | acceleration, m/s² | "
+        "within 1σ, 2σ | pictures/s |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for r in video["results"]:
+        cells = (
+            r["noise"],
+            r["start"],
+            r["method"],
+            f"{r['mpjpe']:.0f}",
+            f"{r['pa_mpjpe']:.0f}",
+            f"{r['outliers']:.0%}",
+            f"{r['acceleration_m_s2']:.1f}",
+            f"{r['within_1_sigma']:.0%}, {r['within_2_sigma']:.0%}",
+            f"{r['pictures_per_second']:.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _source(video)]) + "\n"
+
+
+def _load(name: str, results: Path) -> Record | None:
+    path = results / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def updated(page: str, results: Path = RESULTS) -> str:
+    """A page's text with its marked sections made from the JSON in the folder `results`."""
+    accuracy, speed, video = (_load(name, results) for name in ("accuracy", "speed", "video"))
+    sections: dict[str, str] = {}
+    if accuracy is not None:
+        sections["results"] = results_section(accuracy, speed)
+    if video is not None:
+        sections |= {"video": video_sentence(video), "video table": video_table(video)}
+    for name, section in sections.items():
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        page = marked.sub(lambda match, text=section: match[1] + text + match[2], page)
+    return page
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Only fail if README.md is not up to date.")
+@click.option("--check", is_flag=True, help="Only fail if a page is not up to date.")
 def main(check: bool) -> None:
-    path = ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = updated(old)
-    if check and new != old:
-        raise click.ClickException("README.md is out of date; run python tools/update_readme.py")
-    path.write_text(new, encoding="utf-8")
+    for path in PAGES:
+        old = path.read_text(encoding="utf-8")
+        new = updated(old)
+        if check and new != old:
+            raise click.ClickException(f"{path} is out of date; run python tools/update_readme.py")
+        path.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":
