@@ -171,7 +171,7 @@ def _hide(
 def _keep_one(conf: Tensor, problem: FitProblem) -> Tensor:
     """The confidences, the first keypoint that could be seen kept where all were lost."""
     nothing = ~(conf > 0).any(dim=1)
-    first = (problem.conf > 0).to(torch.int8).argmax(dim=1)
+    first = (problem.conf > 0).to(problem.conf).max(dim=1).indices
     kept = conf.clone()
     kept[nothing, first[nothing]] = problem.conf[nothing, first[nothing]]
     return kept

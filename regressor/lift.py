@@ -26,8 +26,8 @@ LIFTER_FILE = Path(__file__).with_name("assets") / "lifter.pt"
 class LiftWeights:
     """How far a fit trusts the lifter.
 
-    Its densities are of people given their keypoints, which the fit sees once more: hence both count
-    for less. Chosen on the validation subjects (docs/lifter.md).
+    Its densities are of people given their keypoints, which the fit sees once more: hence both
+    count for less. Chosen on the validation subjects (docs/lifter.md).
 
     Attributes:
         pose: share of the joints' precisions.
@@ -127,5 +127,5 @@ def load_lifter(body: Body, path: Path | None = None) -> LiftEstimator:
     lifter = make_network(config_from_dict(checkpoint.config, source=f"{path}: its config"), None)
     load_weights(lifter, checkpoint, path)
     assert isinstance(lifter, Lifter)
-    lifter.to(body.v_template).eval().requires_grad_(False)
+    lifter.to(body.v_template).eval().requires_grad_(False).halve_where_fast()
     return LiftEstimator(lifter, body, same_body=checkpoint.body_sha256 == body.sha256)

@@ -204,17 +204,15 @@ class PeopleStream:
         """(B, 24, 3, 3) recorded poses, some composed of two, some jittered."""
         config = self.config.poses
         rows = torch.multinomial(self.pose_weights, 2 * size, replacement=True, generator=generator)
-        rotations, others = self.pose_rotmat[rows].split(size)
+        rotations = self.pose_rotmat[rows[:size]]
         composed = torch.rand(size, generator=generator) < config.composed
-        rotations[composed[:, None] & _is_leg()] = others[composed[:, None] & _is_leg()]
-        jittered = torch.rand(size, 1, 1, generator=generator) < config.jittered
-        deviation = config.jitter * torch.rand(size, 1, 1, generator=generator) * jittered
+        others = self.pose_rotmat[rows[size:][composed]]
+        rotations[composed.nonzero(), _LEGS] = others[:, _LEGS]
+        jittered = torch.rand(size, generator=generator) < config.jittered
+        deviation = config.jitter * torch.rand(size, 1, 1, generator=generator)
         turns = deviation * torch.randn(size, 24, 3, generator=generator)
-        return rotations @ roma.rotvec_to_rotmat(turns)
-
-
-def _is_leg() -> Tensor:
-    return torch.isin(torch.arange(24), torch.tensor(_LEGS))
+        rotations[jittered] = rotations[jittered] @ roma.rotvec_to_rotmat(turns[jittered])
+        return rotations
 
 
 def _points_of(names: list[str], keypoints: KeypointSet) -> Tensor:

@@ -251,6 +251,25 @@ def test_fits_of_another_body_get_no_shape(lifter, body, stream):
     assert problem.proximal is None
 
 
+def test_the_shipped_lifter_is_as_good_as_its_card_says(body):
+    """On people that neither training nor its evaluations saw."""
+    from regressor.lift import LIFTER_FILE, load_lifter
+    from regressor.lifter_losses import joints_of
+
+    people = PeopleStream(
+        body, load_mocap(), StreamConfig(split="test", keypoint_sets={"coco17": 1.0}), seed=9
+    ).people(0, 256)
+    batch = make_batch(people)
+    assert LIFTER_FILE.stat().st_size < 20e6
+    lifter = load_lifter(body).lifter
+    whole = load_lifter(body).lifter.float()  # without rounding the weights to bfloat16 again
+    with torch.no_grad():
+        found = [n.decode(n(batch["features"]), batch["size"]) for n in (lifter, whole)]
+    errors = [(joints_of(f, body) - batch["joints"]).norm(dim=2).mean().item() for f in found]
+    assert errors[0] < 0.13  # of cut, swapped and noisy people too
+    assert errors[0] == pytest.approx(errors[1], rel=0.01)
+
+
 def test_nothing_is_trusted_of_someone_unseen(lifter, body, stream):
     problem = stream.people(5, 4).problem
     unseen = replace(problem, conf=problem.conf * torch.tensor([[1.0], [0.0], [1.0], [1.0]]))
