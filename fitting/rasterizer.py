@@ -211,15 +211,23 @@ def vertex_normals(vertices: FloatArray, faces: IntArray) -> FloatArray:
         for axis in range(3)
     ]
     summed = np.stack(sums, axis=1)
-    length = np.linalg.norm(summed, axis=1, keepdims=True)
+    length = np.sqrt(np.einsum("vi,vi->v", summed, summed))[:, None]  # faster than norm(axis=1)
     return summed / np.maximum(length, np.finfo(np.float64).tiny)
 
 
-def _shade(vertices: FloatArray, faces: IntArray, color: FloatArray, light: Light) -> FloatArray:
-    """Lit colours (V, 3). Half-Lambert shading keeps form visible on the side without light."""
+def shade_normals(normals: FloatArray, light: Light) -> FloatArray:
+    """Brightness (...) of surfaces with unit normals (..., 3), between `light.ambient` and 1.
+
+    Half-Lambert shading keeps form visible on the side without light.
+    """
     towards = np.asarray(light.direction) / np.linalg.norm(light.direction)
-    lambert = 0.5 + 0.5 * vertex_normals(vertices, faces) @ towards
-    brightness = light.ambient + (1 - light.ambient) * lambert**1.5
+    lambert = 0.5 + 0.5 * normals @ towards.astype(normals.dtype)
+    return light.ambient + (1 - light.ambient) * lambert**1.5
+
+
+def _shade(vertices: FloatArray, faces: IntArray, color: FloatArray, light: Light) -> FloatArray:
+    """Lit colours (V, 3)."""
+    brightness = shade_normals(vertex_normals(vertices, faces), light)
     return np.clip(color * brightness[:, None], 0, 1)
 
 
@@ -272,7 +280,9 @@ def _find_window(homogeneous: FloatArray, faces: IntArray, image_size: tuple[int
     """The pixels within the bounding box of the projected triangles, clipped to the picture."""
     if not len(faces):
         return _Window(0, 0, 0, 0)
-    used = homogeneous[np.unique(faces)]
+    is_used = np.zeros(len(homogeneous), bool)  # np.unique would take as long as drawing
+    is_used[faces] = True
+    used = homogeneous[is_used]
     pixels = used[:, :2] / used[:, 2:]
     limits = np.asarray(image_size)
     low = np.clip(np.floor(pixels.min(axis=0) - 0.5), 0, limits).astype(int)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from .files import InputError, write_json
 from .meshes import write_mesh
 from .people import People
 from .posing import params_of
-from .skeleton import keypoint_set
+from .skeleton import KeypointSet, keypoint_set
 from .table import FitsTable
 
 
@@ -51,13 +52,18 @@ def write_coco(path: Path, people: People) -> None:
         }
         for row in range(len(people))
     ]
-    category = {
+    document = {"images": images, "annotations": annotations, "categories": [coco_category(s)]}
+    write_json(path, document)
+
+
+def coco_category(s: KeypointSet) -> dict[str, Any]:
+    """COCO's category of people with the keypoints of a set."""
+    return {
         "id": 1,
         "name": "person",
         "keypoints": list(s.names),
         "skeleton": (s.edges + 1).tolist(),
     }
-    write_json(path, {"images": images, "annotations": annotations, "categories": [category]})
 
 
 def _box(points: np.ndarray) -> list[float]:

@@ -25,6 +25,7 @@ from fitting.images import write_image
 from fitting.rasterizer import Light, render_mesh, vertex_normals
 from fitting.skeleton import keypoint_set
 from fitting.table import build_fits, write_fits
+from regressor.wardrobe import RestBody, is_hair, paint_face
 
 FloatArray = NDArray[np.floating]
 Rgb = tuple[float, float, float]
@@ -237,14 +238,15 @@ def dress(body: Body, outfit: Outfit, rng: np.random.Generator) -> tuple[FloatAr
 
     Parts are cut out of the resting body, arms sideways along x, y up.
     """
-    x, y, z = body.v_template.numpy().T
+    template, rest = body.v_template.numpy(), RestBody.of(body)
+    x, y, z = template.T
     joints = body.joint_template.numpy()
     waist, ankle, neck = joints[[0, 7, 12], 1] + (0.02, 0.03, -0.02)
     parts = (
         (outfit.trousers, CLOTH_THICKNESS, (y < waist) & (y > ankle) & (np.abs(x) < 0.3)),
         (outfit.shoes, CLOTH_THICKNESS, y <= ankle),
         (outfit.shirt, CLOTH_THICKNESS, (y >= waist) & (y < neck) & (np.abs(x) < outfit.sleeve)),
-        (outfit.hair, HAIR_THICKNESS, _is_hair(body)),
+        (outfit.hair, HAIR_THICKNESS, is_hair(template, rest)),
     )
     colors = np.tile(np.array(outfit.skin), (len(x), 1))
     thickness = np.zeros(len(x))
@@ -252,38 +254,12 @@ def dress(body: Body, outfit: Outfit, rng: np.random.Generator) -> tuple[FloatAr
         colors[where], thickness[where] = color, depth
     shirt = parts[2][2]
     colors[shirt] *= 1 - outfit.stripes * (np.sin(2 * np.pi * y[shirt] / 0.11) > 0.2)[:, None]
-    _paint_face(colors, body, outfit)
+    lips = np.array(outfit.skin) * (0.85, 0.55, 0.55)
+    paint_face(colors, template, rest, brows=np.array(outfit.hair), lips=lips)
     # Creases and blemishes: brightness that varies smoothly over centimetres.
     waves = rng.normal(0, 25, (6, 3))
     texture = np.sin(np.stack([x, y, z], axis=1) @ waves.T + rng.uniform(0, 6, 6)).mean(axis=1)
     return np.clip(colors * (1 + 0.12 * texture[:, None]), 0, 1), thickness
-
-
-def _is_hair(body: Body) -> NDArray[np.bool_]:
-    """(V,) the scalp: above a line from over the brows, through the ears' tops, to the nape."""
-    x, y, z = body.v_template.numpy().T
-    eye, ear = (body.landmarks[f"left_{part}"] @ body.v_template.numpy() for part in ("eye", "ear"))
-    brow, temple = eye[1] + 0.055, ear[1] + 0.025
-    slope = (brow - temple) / (eye[2] - ear[2])
-    # Behind the ears the line falls steeply, down to the nape.
-    hairline = temple + (z - ear[2]) * np.where(z > ear[2], slope, 2.5)
-    return (np.abs(x) < 0.12) & (y > np.maximum(hairline, ear[1] - 0.07))
-
-
-def _paint_face(colors: FloatArray, body: Body, outfit: Outfit) -> None:
-    """Eyes, brows and lips, in place: without them a detector may take the face for a back."""
-    template = body.v_template.numpy()
-    marks = {name: weights @ template for name, weights in body.landmarks.items()}
-    for eye in (marks["left_eye"], marks["right_eye"]):
-        near = np.linalg.norm(template - eye, axis=1) < 0.05
-        across, above = (template - eye)[:, 0], (template - eye)[:, 1]
-        colors[near & (np.abs(across) < 0.013) & (np.abs(above) < 0.006)] = (0.12, 0.09, 0.08)
-        colors[near & (np.abs(across) < 0.022) & (np.abs(above - 0.022) < 0.005)] = outfit.hair
-    mouth = (marks["left_mouth"] + marks["right_mouth"]) / 2
-    half_width = np.linalg.norm(marks["left_mouth"] - mouth)
-    near = np.linalg.norm(template - mouth, axis=1) < 0.05
-    lips = near & (np.abs(template - mouth)[:, :2] < (half_width, 0.009)).all(axis=1)
-    colors[lips] = np.array(outfit.skin) * (0.85, 0.55, 0.55)
 
 
 def draw_surroundings(
