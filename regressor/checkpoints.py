@@ -18,6 +18,7 @@ from fitting.files import InputError, write_atomically
 
 from .config import config_from_dict
 from .layouts import load_official, recognise
+from .state_dicts import some_names
 from .tasks import make_network
 
 FORMAT = "bodyloop"
@@ -110,7 +111,8 @@ def load_weights(network: nn.Module, checkpoint: Checkpoint, path: Path | str) -
     if missing or extra:
         raise InputError(
             f"{path}: does not fit the network {checkpoint.architecture} of its config: "
-            f"{_some(missing)} missing, {_some(extra)} left over; was it made by another version?"
+            f"{some_names(missing)} missing, {some_names(extra)} left over; was it made by "
+            "another version?"
         )
     for name, tensor in expected.items():
         found = checkpoint.model[name]
@@ -120,12 +122,6 @@ def load_weights(network: nn.Module, checkpoint: Checkpoint, path: Path | str) -
                 f"its config, got {tuple(found.shape)}; was it made by another version?"
             )
     network.load_state_dict(checkpoint.model)
-
-
-def _some(names: list[str]) -> str:
-    """How many, and the first few."""
-    shown = ", ".join(names[:3])
-    return f"{len(names)} ({shown}{', ...' if len(names) > 3 else ''})" if names else "none"
 
 
 def _build(checkpoint: Checkpoint, path: Path | str, body: Body | None) -> nn.Module:
@@ -179,7 +175,7 @@ def _likeness(content: Any) -> str:
     if layout is not None:
         return f"; it looks like one of {layout.title}"
     if isinstance(content, Mapping) and content:
-        return f"; it holds {_some([str(k) for k in content])}"
+        return f"; it holds {some_names([str(k) for k in content])}"
     return "; give a best.pt of fit-cli train"
 
 

@@ -222,12 +222,12 @@ def test_a_checkpoint_of_another_body(path, network):
 def test_files_of_other_programs(tmp_path):
     path, one = tmp_path / "other.pt", torch.ones(1)
     for content, message in [
-        ({"model": {"layer4.2.conv3.weight": one, "decpose.weight": one}}, "SPIN, which is not"),
+        ({"model": {"layer4.2.conv3.weight": one, "decpose.weight": one}}, "of SPIN, but does not"),
         (
             {"model": {"module.encoder.conv1.weight": one, "module.decpose.weight": one}},
-            "CLIFF, which is not supported",
+            "looks like a checkpoint of CLIFF, but does not fit its network: 3",
         ),
-        ({"state_dict": {"model.head.smpl_final_layer.weight": one}}, "PARE, which is not"),
+        ({"state_dict": {"model.head.smpl_final_layer.weight": one}}, "of PARE, but does not"),
         ({"conv.weight": one}, r"holds no network known here; it holds 1 \(conv\.weight\)"),
         (one, "holds no network known here; give a best.pt"),
         ({"model_state_dict": {"pose_lifter.w1.weight": one}}, "Pose2Mesh"),

@@ -134,8 +134,8 @@ def video_sentence(video: Record) -> str:
 
     return (
         f"On {video['sequences']} held-out motions with keypoints 4 px off MPJPE falls from "
-        f"{change('lift', 'mpjpe')} mm (from the mean pose\nfrom {change('mean', 'mpjpe')}), and the "
-        f"error of accelerations from {change('lift', 'acceleration_m_s2')} m/s².\n"
+        f"{change('lift', 'mpjpe')} mm (from the mean pose from {change('mean', 'mpjpe')}), and "
+        f"the error of accelerations from {change('lift', 'acceleration_m_s2')} m/s².\n"
     )
 
 

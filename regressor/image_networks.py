@@ -1,0 +1,119 @@
+"""Image regressors: an encoder, a head, and those of the published systems.
+
+Networks take crops of people, 224 x 224 as published, RGB normalised by ImageNet's mean and
+deviation (`encoders.base`), and give rotations, shape and a weak-perspective camera of the crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .encoders import Encoder, make_encoder
+from .heads import BOX_NUMBERS, CLIFF, HMR, SPIN, FeedbackHead, Head, ImageEstimate
+from .part_attention import PartAttentionHead
+
+
+class ImageRegressor(nn.Module):
+    """From crops to bodies.
+
+    Attributes:
+        encoder: crops -> feature map.
+        head: feature map -> bodies.
+        frozen: whether the encoder stays as it is: no gradients, and its batch norms keep their
+            statistics while the head is trained.
+    """
+
+    def __init__(self, encoder: Encoder, head: Head, *, frozen: bool = False) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.frozen = frozen
+        if frozen:
+            encoder.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> ImageRegressor:
+        """Set the head's mode, and the encoder's unless it is frozen."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor, box: Tensor | None = None) -> ImageEstimate:
+        """Estimate B people.
+
+        Args:
+            images: (B, 3, H, W) ImageNet-normalised crops.
+            box: (B, 3) from `locate_crops`, for a head that asks for it: CLIFF's.
+
+        Raises:
+            ValueError: a shape is wrong, or the box is missing or not used.
+        """
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(
+                f"images must be (B, 3, H, W) normalised crops, got {tuple(images.shape)}"
+            )
+        self._check_box(len(images), box)
+        return self.head(self.encoder(images), box)
+
+    def _check_box(self, batch: int, box: Tensor | None) -> None:
+        if (box is not None) != self.head.needs_box:
+            wanted = "needs box" if self.head.needs_box else "does not take box"
+            raise ValueError(
+                f"this network {wanted}, the three numbers of the crop's place (B, 3); "
+                f"got {'none' if box is None else tuple(box.shape)}"
+            )
+        if box is not None and box.shape != (batch, BOX_NUMBERS):
+            raise ValueError(f"box must be ({batch}, {BOX_NUMBERS}), got {tuple(box.shape)}")
+
+
+def locate_crops(crop: Tensor, intrinsics: Tensor) -> Tensor:
+    """The three numbers by which CLIFF knows where a crop is in its picture.
+
+    (cx, cy, b) / f of eq. 5, from the principal point and scaled to about [-1, 1] as its program
+    does, by constants that it takes from Human3.6M.
+
+    Args:
+        crop: (B, 3) centre x, y and side of the crop, full-image pixels.
+        intrinsics: (B, 3, 3) of the full image, pixels.
+
+    Returns:
+        (B, 3), the `box` of `ImageRegressor`.
+    """
+    focal = intrinsics.diagonal(dim1=-2, dim2=-1)[:, :2]
+    centre = (crop[:, :2] - intrinsics[:, :2, 2]) / focal
+    side = crop[:, 2:] / focal[:, :1]
+    return torch.cat([2.8 * centre, (side - 0.24) / 0.06], dim=1)
+
+
+def make_hmr() -> ImageRegressor:
+    """HMR: a pre-activation ResNet-50 and feedback on 85 parameters. Its files are TensorFlow's."""
+    encoder = make_encoder("resnet50v2")
+    return ImageRegressor(encoder, FeedbackHead(encoder.channels, HMR))
+
+
+def make_spin() -> ImageRegressor:
+    """SPIN: ResNet-50 and feedback on 6D rotations."""
+    encoder = make_encoder("resnet50")
+    return ImageRegressor(encoder, FeedbackHead(encoder.channels, SPIN))
+
+
+def make_cliff() -> ImageRegressor:
+    """CLIFF with a ResNet-50: SPIN's network, told where the crop is."""
+    encoder = make_encoder("resnet50")
+    return ImageRegressor(encoder, FeedbackHead(encoder.channels, CLIFF))
+
+
+def make_pare() -> ImageRegressor:
+    """PARE with an HRNet-W32."""
+    encoder = make_encoder("hrnet_w32")
+    return ImageRegressor(encoder, PartAttentionHead(encoder.channels))
+
+
+PUBLISHED: dict[str, Callable[[], ImageRegressor]] = {
+    "SPIN": make_spin,
+    "CLIFF": make_cliff,
+    "PARE": make_pare,
+}
