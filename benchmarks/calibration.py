@@ -28,6 +28,7 @@ from priors.gmm import load_pose_prior
 matplotlib.use("agg")
 
 CASES = (
+    Case(solver="lm", start="lift", proximal=True),
     Case(solver="lm", start="regressor", proximal=True),
     Case(solver="lm", start="mean"),
     Case(solver="lm", start="modes"),

@@ -162,6 +162,35 @@ def video_table(video: Record) -> str:
     return "\n".join([*lines, "", _source(video)]) + "\n"
 
 
+_CALIBRATED = {
+    "lift": "the lifter",
+    "regressor": "`--init`, an estimate 0.08 rad off",
+    "mean": "mean pose, 2 starts",
+    "modes": "18 starts",
+}
+
+
+def calibration_table(calibration: Record) -> str:
+    """Markdown of one run of benchmarks/calibration.py."""
+    lines = [
+        "| start | keypoints | within 1σ (68 %) | within 2σ (95 %) | in depth | predicted mm | "
+        "actual mm |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for r in calibration["results"]:
+        cells = (
+            _CALIBRATED[r["start"]],
+            r["noise"],
+            f"{r['within_1_sigma']:.0%}",
+            f"{r['within_2_sigma']:.0%}",
+            f"{r['within_1_sigma_depth']:.0%}, {r['within_2_sigma_depth']:.0%}",
+            f"{r['predicted_mm']:.0f}",
+            f"{r['actual_mm']:.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _source(calibration)]) + "\n"
+
+
 def _load(name: str, results: Path) -> Record | None:
     path = results / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -169,12 +198,15 @@ def _load(name: str, results: Path) -> Record | None:
 
 def updated(page: str, results: Path = RESULTS) -> str:
     """A page's text with its marked sections made from the JSON in the folder `results`."""
-    accuracy, speed, video = (_load(name, results) for name in ("accuracy", "speed", "video"))
+    names = ("accuracy", "speed", "video", "calibration")
+    accuracy, speed, video, calibration = (_load(name, results) for name in names)
     sections: dict[str, str] = {}
     if accuracy is not None:
         sections["results"] = results_section(accuracy, speed)
     if video is not None:
         sections |= {"video": video_sentence(video), "video table": video_table(video)}
+    if calibration is not None:
+        sections["calibration table"] = calibration_table(calibration)
     for name, section in sections.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         page = marked.sub(lambda match, text=section: match[1] + text + match[2], page)
