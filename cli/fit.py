@@ -154,10 +154,10 @@ def fit(quiet: bool, report: bool, **options: Any) -> None:
 
 def _choose_start(init: str) -> tuple[str, MakeEstimator | None]:
     """What `--init` means to a run, and what estimates people: nothing, for the mean pose."""
-    from regressor.lift import load_lifter
-
     if init == "mean":
         return init, None
+    from regressor import load_lifter
+
     if init.endswith(".pt"):
         return "lift", partial(load_lifter, path=Path(init))
     return init, load_lifter

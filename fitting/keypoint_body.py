@@ -155,7 +155,8 @@ class KeypointBody(torch.nn.Module):
             betas: (B, 10).
         """
         _, joints, pairs = self._pose_pairs(pose_rotmat, betas)
-        return self.sum_pairs @ pairs, joints
+        # one product of all bodies' rows, many times as fast as one for each body
+        return (pairs.mT.contiguous() @ self.sum_pairs.T).mT, joints
 
     def _pose_pairs(self, local: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """World rotations (B, 24, 3, 3), joints (B, 24, 3), terms of the keypoints (B, Q, 3)."""

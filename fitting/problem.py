@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any
 
+import roma
 import torch
 from torch import Tensor
 
@@ -48,6 +49,14 @@ class BodyParams:
 
     def __len__(self) -> int:
         return len(self.transl)
+
+    @staticmethod
+    def from_rotations(pose_rotmat: Tensor, betas: Tensor, transl: Tensor) -> BodyParams:
+        """From local rotations (B, 24, 3, 3), the root's first, instead of axis-angles."""
+        rotvec = roma.rotmat_to_rotvec(pose_rotmat).flatten(1)
+        return BodyParams(
+            global_orient=rotvec[:, :3], body_pose=rotvec[:, 3:], betas=betas, transl=transl
+        )
 
     def select(self, rows: Tensor) -> BodyParams:
         """The people at `rows` (indices or a mask)."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from priors.gmm import MaxMixturePrior, load_pose_prior
 
 from . import __version__
 from .body import Body, load_body
+from .clock import StageClock
 from .detector import load_detector
 from .estimates import (
     ESTIMATE_POSE_STD,
@@ -118,19 +117,7 @@ class RunSummary:
     record: dict[str, Any]
 
 
-@dataclass
-class _Clock:
-    """Seconds by stage."""
-
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("load", "detect", "init", "fit", "write"), 0.0)
-    )
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - began
+_STAGES = ("load", "detect", "init", "fit", "write")
 
 
 def run(
@@ -156,7 +143,7 @@ def run(
         raise InputError("fits can begin at a lifter's estimates only where one is given")
     config = _settled(config)
     torch.manual_seed(config.seed)
-    clock = _Clock()
+    clock = StageClock(dict.fromkeys(_STAGES, 0.0))
     device = choose_device(config.device)
     with clock.time("load"):
         body = load_body(config.body)
@@ -246,7 +233,7 @@ def _matched(
     return limited, match_estimates(estimates, found.people).select(first)
 
 
-def _find_people(config: RunConfig, clock: _Clock, progress: Progress) -> Found:
+def _find_people(config: RunConfig, clock: StageClock, progress: Progress) -> Found:
     """Read or detect the people to fit."""
     source = config.keypoints
     images: Path | None = config.input.parent if config.input.is_file() else config.input
@@ -375,7 +362,7 @@ def _plain(config: RunConfig) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
 
 
-def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: _Clock) -> dict[str, Any]:
+def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: StageClock) -> dict[str, Any]:
     """Content of run.json."""
     statuses = Counter(Status(int(s)).label for s in fit.result.status)
     fitted = len(found.people) - statuses[Status.NO_KEYPOINTS.label]

@@ -117,6 +117,33 @@ class FitsTable:
         return FitsTable(columns=self.columns.take(pa.array(rows)), metadata=self.metadata)
 
 
+def build_truth(
+    columns: Mapping[str, np.ndarray], intrinsics: np.ndarray, metadata: Mapping[str, str]
+) -> FitsTable:
+    """A table of N people as they are, whom nobody had to fit.
+
+    Args:
+        columns: as those of `build_fits`, but for the camera and what a fit says of itself.
+        intrinsics: (N, 3, 3) pixels.
+        metadata: see `FitsTable`.
+    """
+    N = len(intrinsics)
+    nothing = np.full(N, np.nan)
+    given = {
+        "fx": intrinsics[:, 0, 0],
+        "fy": intrinsics[:, 1, 1],
+        "cx": intrinsics[:, 0, 2],
+        "cy": intrinsics[:, 1, 2],
+        "reprojection_error_px": nothing,
+        "cost_initial": nothing,
+        "cost_final": nothing,
+        "num_steps": np.zeros(N, dtype=np.int32),
+        "status": np.full(N, "truth"),
+        "init": np.full(N, "truth"),
+    }
+    return build_fits({**columns, **given}, metadata)
+
+
 def build_fits(columns: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> FitsTable:
     """A fits table from arrays.
 

@@ -99,6 +99,18 @@ def load_checkpoint(
     return network.to(device).eval().requires_grad_(False)
 
 
+def build_network(checkpoint: Checkpoint, path: Path | str, body: Body | None) -> nn.Module:
+    """The network of a checkpoint's config with its weights, whichever body it was trained for.
+
+    Raises:
+        InputError: the config or the weights are not of this program.
+    """
+    config = config_from_dict(checkpoint.config, source=f"{path}: its config")
+    network = make_network(config, body)
+    load_weights(network, checkpoint, path)
+    return network
+
+
 def load_weights(network: nn.Module, checkpoint: Checkpoint, path: Path | str) -> None:
     """Put a checkpoint's tensors into a network.
 
@@ -132,10 +144,7 @@ def _build(checkpoint: Checkpoint, path: Path | str, body: Body | None) -> nn.Mo
                 f"{path}: was trained for the body {checkpoint.body_sha256[:12]}, not for "
                 f"{body.sha256[:12]}; pass the body it was trained for"
             )
-    config = config_from_dict(checkpoint.config, source=f"{path}: its config")
-    network = make_network(config, body)
-    load_weights(network, checkpoint, path)
-    return network
+    return build_network(checkpoint, path, body)
 
 
 def _read_plain(path: Path | str) -> Any:

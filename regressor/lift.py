@@ -13,10 +13,8 @@ from fitting.body import Body
 from fitting.files import InputError
 from fitting.problem import BodyParams, FitProblem, Proximal
 
-from .checkpoints import load_weights, read_checkpoint
-from .config import config_from_dict
+from .checkpoints import build_network, read_checkpoint
 from .lifter import Lifted, Lifter, point_slots
-from .tasks import make_network
 
 _UNKNOWN_STD = 0.02  # of keypoints that the lifter does not know: as without it
 LIFTER_FILE = Path(__file__).with_name("assets") / "lifter.pt"
@@ -124,8 +122,7 @@ def load_lifter(body: Body, path: Path | None = None) -> LiftEstimator:
     checkpoint = read_checkpoint(path)
     if checkpoint.architecture != "lifter":
         raise InputError(f"{path} is a {checkpoint.architecture}; give a checkpoint of a lifter")
-    lifter = make_network(config_from_dict(checkpoint.config, source=f"{path}: its config"), None)
-    load_weights(lifter, checkpoint, path)
+    lifter = build_network(checkpoint, path, None)
     assert isinstance(lifter, Lifter)
     lifter.to(body.v_template).eval().requires_grad_(False).halve_where_fast()
     return LiftEstimator(lifter, body, same_body=checkpoint.body_sha256 == body.sha256)

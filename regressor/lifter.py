@@ -88,13 +88,8 @@ class Lifted:
 
     def params(self, body: Body) -> BodyParams:
         """SMPL parameters for `body`."""
-        rotvec = roma.rotmat_to_rotvec(self.pose_rotmat).flatten(1)
-        return BodyParams(
-            global_orient=rotvec[:, :3],
-            body_pose=rotvec[:, 3:],
-            betas=self.betas,
-            transl=self.pelvis - body.rest_joints(self.betas)[:, 0],
-        )
+        transl = self.pelvis - body.rest_joints(self.betas)[:, 0]
+        return BodyParams.from_rotations(self.pose_rotmat, self.betas, transl)
 
 
 class _Block(nn.Module):
@@ -230,6 +225,8 @@ def as_body_points(problem: FitProblem) -> FitProblem:
     Raises:
         ValueError: the set has no point of the body that the lifter knows.
     """
+    if problem.keypoint_set == BODY_POINTS:
+        return problem
     slots, known = point_slots(problem.keypoint_set)
     xy = problem.keypoints_2d.new_zeros(len(problem), len(BODY_POINTS), 2)
     conf = problem.conf.new_zeros(len(problem), len(BODY_POINTS))

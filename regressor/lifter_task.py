@@ -18,10 +18,9 @@ from priors.mocap import load_mocap
 
 from .config import TrainingConfig
 from .crop_view import look_at_people
-from .detection import DetectionConfig
 from .lifter import Lifted, Lifter, LifterNetworkConfig, as_body_points, view_features
 from .lifter_losses import joints_of, lifter_losses, rotation_error
-from .synthesis import PeopleStream, StreamConfig, SyntheticPeople
+from .synthesis import PeopleStream, StreamConfig, SyntheticPeople, validation_config
 from .task import Batch
 
 
@@ -78,7 +77,8 @@ class LifterTask:
         self.body_sha256 = self.body.sha256
         poses = load_mocap()
         self.stream = PeopleStream(self.body, poses, config.data, seed=config.seed)
-        self.validation = _validation_stream(self.body, config)
+        judged = validation_config(config.data)
+        self.validation = PeopleStream(self.body, poses, judged, seed=config.seed)
         self.network: nn.Module = Lifter(config.network, _mean_rotmat(self.stream.pose_rotmat))
 
     def batch(self, number: int) -> Batch:
@@ -139,20 +139,6 @@ def _decode(network: nn.Module, raw: dict[str, Tensor], batch: Batch) -> Lifted:
 def make_network(config: LifterConfig, body: Body | None) -> Lifter:
     """The network alone, for a checkpoint's weights. It does not depend on the body."""
     return Lifter(config.network, torch.eye(3).expand(24, 3, 3))
-
-
-def _validation_stream(body: Body, config: LifterConfig) -> PeopleStream:
-    """People as a detector of COCO's keypoints sees them, in poses that were recorded."""
-    detection = DetectionConfig(sigma=(2.0, 4.0), missing=0.2, wrong=0.06, cut=0.0, swapped=0.0)
-    poses = replace(config.data.poses, composed=0.0, jittered=0.0)
-    stream = replace(
-        config.data,
-        split="validation",
-        keypoint_sets={"coco17": 1.0},
-        poses=poses,
-        detection=detection,
-    )
-    return PeopleStream(body, load_mocap(), stream, seed=config.seed)
 
 
 def _mean_rotmat(pose_rotmat: Tensor) -> Tensor:

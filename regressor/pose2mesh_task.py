@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,6 @@ from priors.mocap import MocapPoses, load_mocap
 from .checkpoints import load_checkpoint
 from .config import TrainingConfig
 from .curves import CurveRecorder
-from .detection import DetectionConfig
 from .mesh_net import PUBLISHED_CHANNELS
 from .pose2mesh import (
     COCO19,
@@ -32,16 +31,12 @@ from .pose2mesh import (
 )
 from .pose2mesh_losses import coordinate_loss, edge_loss, face_edges, joint_regressor, normal_loss
 from .pose_net import PoseNet
-from .synthesis import PeopleStream, StreamConfig, SyntheticPeople
+from .synthesis import PeopleStream, StreamConfig, SyntheticPeople, validation_config
 from .task import Batch
 
 _MM_PER_METRE = 1000.0
 _VALIDATION_PEOPLE = 512
 _VALIDATION_NUMBER = 0  # of the batch in a stream of its own
-# As the lifter is judged.
-_VALIDATION_DETECTION = DetectionConfig(
-    sigma=(2.0, 4.0), missing=0.2, wrong=0.06, cut=0.0, swapped=0.0
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,16 +278,7 @@ def _take_lifter(network: Pose2Mesh, path: str, body: Body) -> None:
 def _streams(
     body: Body, poses: MocapPoses, config: Pose2MeshConfig
 ) -> tuple[PeopleStream, PeopleStream]:
-    """People to learn from, and people of the validation subjects in poses that were recorded."""
-    recorded = replace(config.data.poses, composed=0.0, jittered=0.0)
-    validation = replace(
-        config.data,
-        split="validation",
-        keypoint_sets={"coco17": 1.0},
-        poses=recorded,
-        detection=_VALIDATION_DETECTION,
-    )
-    return (
-        PeopleStream(body, poses, config.data, seed=config.seed),
-        PeopleStream(body, poses, validation, seed=config.seed),
-    )
+    """People to learn from, and people of the validation subjects, by whom the lifter is judged."""
+    configs = (config.data, validation_config(config.data))
+    first, second = (PeopleStream(body, poses, data, seed=config.seed) for data in configs)
+    return first, second

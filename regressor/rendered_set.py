@@ -24,7 +24,7 @@ from fitting.files import prepare_output, write_atomically, write_json
 from fitting.images import write_image
 from fitting.opencv import import_cv2
 from fitting.skeleton import keypoint_set
-from fitting.table import PARAMETERS, build_fits, write_fits
+from fitting.table import PARAMETERS, build_truth, write_fits
 from fitting.writers import coco_category
 from priors.mocap import load_mocap
 
@@ -264,7 +264,6 @@ def _write_truth(path: Path, rows: Sequence[_Row], config: SetConfig, body: Body
     width, height = config.pictures.size
     K = np.array([row.intrinsics for row, _, _ in seen]).reshape(N, 3, 3)
     points = [np.column_stack([p.keypoints_2d, p.visibility != UNSEEN]) for _, _, p in seen]
-    nothing = np.full(N, np.nan)
     columns = {
         "image": np.array([row.name for row, _, _ in seen], dtype=np.str_),
         "person": np.array([i for _, i, _ in seen], dtype=np.int32),
@@ -274,23 +273,13 @@ def _write_truth(path: Path, rows: Sequence[_Row], config: SetConfig, body: Body
         "keypoint_set": np.full(N, config.pictures.keypoint_set),
         "keypoints_2d": np.array(points).reshape(N, -1),
         **{name: np.array([getattr(p, name) for _, _, p in seen]) for name in PARAMETERS},
-        "fx": K[:, 0, 0],
-        "fy": K[:, 1, 1],
-        "cx": K[:, 0, 2],
-        "cy": K[:, 1, 2],
-        "reprojection_error_px": nothing,
-        "cost_initial": nothing,
-        "cost_final": nothing,
-        "num_steps": np.zeros(N, dtype=np.int32),
-        "status": np.full(N, "truth"),
-        "init": np.full(N, "truth"),
     }
     metadata = {
         "body_sha256": body.sha256,
         "config": json.dumps(_plain(config)),
         "version": __version__,
     }
-    write_fits(path, build_fits(columns, metadata))
+    write_fits(path, build_truth(columns, K, metadata))
 
 
 def _plain(config: SetConfig) -> dict[str, Any]:

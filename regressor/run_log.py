@@ -6,9 +6,7 @@ import json
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,23 +99,6 @@ def _make_writer(folder: Path, step: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)
-
-
-class Clock:
-    """Seconds of a run by stage, over all its sittings; `wait` for batches is part of `train`."""
-
-    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
-        zero = dict.fromkeys(("train", "wait", "evaluate", "save"), 0.0)
-        self.seconds = zero if seconds is None else dict(seconds)
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        """Count the seconds within to the stage."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - began
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fitting.clock import StageClock
 from fitting.files import prepare_output, write_atomically, write_json
 from fitting.offline import choose_device
 
@@ -21,12 +22,13 @@ from .distributed import Group, device_of_process, join_group
 from .learner import Learner
 from .prefetch import prefetch
 from .resuming import read_resumable
-from .run_log import RECORD_NAME, Clock, RunLog, command_line, versions
+from .run_log import RECORD_NAME, RunLog, command_line, versions
 from .task import Batch, Task
 
 BEST_NAME = "best.pt"
 LAST_NAME = "last.pt"
 CONFIG_NAME = "config.yaml"
+_STAGES = ("train", "wait", "evaluate", "save")  # waiting for batches is part of training
 
 Progress = Callable[[str, int, int], object]
 """Told (stage, number of items just done, number of items in all)."""
@@ -108,7 +110,7 @@ class _Run:
         self._learner = Learner(task, config, group, device)
         self._best = _Best()
         self._metrics: dict[str, float] = {}  # of the last evaluation
-        self._clock = Clock()
+        self._clock = StageClock(dict.fromkeys(_STAGES, 0.0))
         self._saved: int | None = None  # step of last.pt
         self._resumed: int | None = None  # step at which this sitting began
         self._log: RunLog | None = None
@@ -132,7 +134,7 @@ class _Run:
         load_weights(self._learner.network, checkpoint, path)
         self._learner.load_state_dict(state["learner"])
         self._best = _Best(**state["best"])
-        self._clock = Clock(state["seconds"])
+        self._clock = StageClock(state["seconds"])
         self._metrics = checkpoint.metrics
         self._saved = self._resumed = self._learner.step
 

@@ -24,7 +24,7 @@ from fitting.body import Body, load_body
 from fitting.images import write_image
 from fitting.rasterizer import Light, render_mesh, vertex_normals
 from fitting.skeleton import keypoint_set
-from fitting.table import build_fits, write_fits
+from fitting.table import build_truth, write_fits
 from regressor.wardrobe import RestBody, is_hair, paint_face
 
 FloatArray = NDArray[np.floating]
@@ -136,7 +136,6 @@ def write_truth(path: Path, people: list[Person], body: Body) -> None:
     """Write the true parameters of `SCENES` as a fits table, one row per picture."""
     N, P = len(people), len(keypoint_set(KEYPOINTS))
     intrinsics = np.stack([person.intrinsics for person in people])
-    nothing = np.full(N, np.nan)
     columns = {
         "image": np.array([scene.name for scene in SCENES]),
         "person": np.zeros(N, dtype=np.int32),
@@ -149,18 +148,8 @@ def write_truth(path: Path, people: list[Person], body: Body) -> None:
         "body_pose": np.stack([person.body_pose for person in people]),
         "betas": np.stack([person.betas for person in people]),
         "transl": np.stack([person.transl for person in people]),
-        "fx": intrinsics[:, 0, 0],
-        "fy": intrinsics[:, 1, 1],
-        "cx": intrinsics[:, 0, 2],
-        "cy": intrinsics[:, 1, 2],
-        "reprojection_error_px": nothing,
-        "cost_initial": nothing,
-        "cost_final": nothing,
-        "num_steps": np.zeros(N, dtype=np.int32),
-        "status": np.full(N, "truth"),
-        "init": np.full(N, "truth"),
     }
-    write_fits(path, build_fits(columns, {"body_sha256": body.sha256}))
+    write_fits(path, build_truth(columns, intrinsics, {"body_sha256": body.sha256}))
 
 
 def write_photograph(path: Path) -> None:
