@@ -25,6 +25,12 @@ from .progress import StageBars
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the run.",
 )
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="CHECKPOINT",
+    help="Begin at the weights of an earlier run's best.pt, or of a published checkpoint.",
+)
 @click.option("--resume", is_flag=True, help="Go on where the run in the folder was last saved.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
@@ -39,6 +45,7 @@ from .progress import StageBars
 def train(
     config: Path,
     output: Path,
+    start: Path | None,
     resume: bool,
     overwrite: bool,
     device: str,
@@ -65,6 +72,7 @@ def train(
                 settings,
                 output,
                 device=device,
+                start=start,
                 resume=resume,
                 overwrite=overwrite,
                 stop=interrupt.came,

@@ -112,28 +112,53 @@ def build_network(checkpoint: Checkpoint, path: Path | str, body: Body | None) -
 
 
 def load_weights(network: nn.Module, checkpoint: Checkpoint, path: Path | str) -> None:
-    """Put a checkpoint's tensors into a network.
+    """Put a checkpoint's tensors into the network of its config.
 
     Raises:
         InputError: tensors are missing, left over or of another shape; nothing is changed.
     """
-    expected = network.state_dict()
-    missing = [name for name in expected if name not in checkpoint.model]
-    extra = [name for name in checkpoint.model if name not in expected]
-    if missing or extra:
+    misfit = _misfit(network, checkpoint.model)
+    if misfit:
         raise InputError(
-            f"{path}: does not fit the network {checkpoint.architecture} of its config: "
-            f"{some_names(missing)} missing, {some_names(extra)} left over; was it made by "
-            "another version?"
+            f"{path}: does not fit the network {checkpoint.architecture} of its config: {misfit}; "
+            "was it made by another version?"
         )
-    for name, tensor in expected.items():
-        found = checkpoint.model[name]
-        if found.shape != tensor.shape:
-            raise InputError(
-                f"{path}: {name} must be {tuple(tensor.shape)} for {checkpoint.architecture} with "
-                f"its config, got {tuple(found.shape)}; was it made by another version?"
-            )
     network.load_state_dict(checkpoint.model)
+
+
+def start_from(network: nn.Module, path: Path | str) -> None:
+    """Put the weights of a checkpoint, our own or a published one, into a network to be trained.
+
+    The body that they were trained for does not matter: it may be what is to be changed.
+
+    Raises:
+        InputError: see `load_checkpoint`; or they are of another network. Nothing is changed.
+    """
+    content = _read_plain(path)
+    layout = recognise(content)
+    if _is_own(content):
+        model = _checkpoint(content, path).model
+    elif layout is not None:
+        model = load_official(layout, content, path).state_dict()
+    else:
+        raise InputError(f"{path}: holds no network known here{_likeness(content)}")
+    misfit = _misfit(network, model)
+    if misfit:
+        raise InputError(f"{path}: is of another network than is to be trained: {misfit}")
+    network.load_state_dict(model)
+
+
+def _misfit(network: nn.Module, model: Mapping[str, Tensor]) -> str:
+    """How tensors differ from the network's in names or shapes; "" if they do not."""
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in model]
+    extra = [name for name in model if name not in expected]
+    if missing or extra:
+        return f"{some_names(missing)} missing, {some_names(extra)} left over"
+    for name, tensor in expected.items():
+        if model[name].shape != tensor.shape:
+            return f"{name} must be {tuple(tensor.shape)}, got {tuple(model[name].shape)}"
+    return ""
 
 
 def _build(checkpoint: Checkpoint, path: Path | str, body: Body | None) -> nn.Module:

@@ -24,14 +24,12 @@ from priors.mocap import MocapPoses, mirror_rotvec
 
 from .detection import DetectionConfig, detect
 
-_PARTS = [
-    *([f"{side}_{j}" for j in ("hip", "knee", "ankle", "foot")] for side in ("left", "right")),
-    *(
-        [f"{side}_{j}" for j in ("collar", "shoulder", "elbow", "wrist", "hand")]
-        for side in ("left", "right")
-    ),
-    ["spine1", "spine2", "spine3", "neck", "head"],
+_LEGS = [
+    joint_index(f"{side}_{j}")
+    for side in ("left", "right")
+    for j in ("hip", "knee", "ankle", "foot")
 ]
+
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +37,15 @@ class PoseConfig:
     """Poses beyond those that were recorded.
 
     Attributes:
-        composed: share of people made of two poses: each limb and the trunk is of either.
+        composed: share of people with the legs of another pose.
         jittered: share of people whose joints are turned at random.
         jitter: largest deviation of those turns about each axis, radians.
         betas_limit: of the shape components, which are normal.
     """
 
-    composed: float = 0.4
+    composed: float = 0.2
     jittered: float = 0.5
-    jitter: float = 0.3
+    jitter: float = 0.2
     betas_limit: float = 2.5
 
 
@@ -70,7 +68,7 @@ class CameraConfig:
     offset: float = 0.35
     tilt: float = 0.25
     roll: float = 0.1
-    anyhow: float = 0.1
+    anyhow: float = 0.05
     unknown_focal: float = 0.25
     focal_error: float = 0.3
 
@@ -168,7 +166,6 @@ class PeopleStream:
         if not (self.shown > 0).any(dim=1).all():
             raise ValueError(f"the body defines no point of one of {', '.join(names)}")
         self.set_weights = torch.tensor(list(config.keypoint_sets.values()))
-        self.joints_of_parts = _joints_of_parts()
         self.pose_rotmat, self.pose_weights = _prepare_poses(poses.of_split(config.split), body)
         if len(self.pose_rotmat) == 0:
             raise ValueError(f"there are no poses of the split {config.split!r}")
@@ -213,24 +210,15 @@ class PeopleStream:
         """(B, 24, 3, 3) recorded poses, some composed of two, some jittered."""
         config = self.config.poses
         rows = torch.multinomial(self.pose_weights, 2 * size, replacement=True, generator=generator)
-        composed = torch.rand(size, 1, generator=generator) < config.composed
-        parts = torch.rand(size, len(_PARTS), generator=generator) < 0.5
-        of_other = (parts & composed).float() @ self.joints_of_parts > 0
-        rows = torch.where(of_other, rows[size:, None], rows[:size, None])
-        rotations = self.pose_rotmat[rows, torch.arange(24)]
+        rotations = self.pose_rotmat[rows[:size]]
+        composed = torch.rand(size, generator=generator) < config.composed
+        others = self.pose_rotmat[rows[size:][composed]]
+        rotations[composed.nonzero(), _LEGS] = others[:, _LEGS]
         jittered = torch.rand(size, generator=generator) < config.jittered
         deviation = config.jitter * torch.rand(size, 1, 1, generator=generator)
         turns = deviation * torch.randn(size, 24, 3, generator=generator)
         rotations[jittered] = rotations[jittered] @ roma.rotvec_to_rotmat(turns[jittered])
         return rotations
-
-
-def _joints_of_parts() -> Tensor:
-    """(5, 24) 1 for the joints of each limb and of the trunk; the root is of none."""
-    parts = torch.zeros(len(_PARTS), 24)
-    for part, joints in zip(parts, _PARTS, strict=True):
-        part[[joint_index(joint) for joint in joints]] = 1
-    return parts
 
 
 def _points_of(names: list[str], keypoints: KeypointSet) -> Tensor:

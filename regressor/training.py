@@ -16,7 +16,7 @@ from fitting.clock import StageClock
 from fitting.files import prepare_output, write_atomically, write_json
 from fitting.offline import choose_device
 
-from .checkpoints import Checkpoint, load_weights, save_checkpoint
+from .checkpoints import Checkpoint, load_weights, save_checkpoint, start_from
 from .config import TaskConfig, config_to_dict, dump_config
 from .distributed import Group, device_of_process, join_group
 from .learner import Learner
@@ -46,6 +46,7 @@ def train(
     out: Path,
     *,
     device: str = "auto",
+    start: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     stop: Callable[[], bool] = lambda: False,
@@ -59,6 +60,8 @@ def train(
         config: of the task.
         out: folder of the run: best.pt, last.pt, metrics.jsonl, config.yaml, run.json, tensorboard.
         device: "auto", "cpu" or "cuda".
+        start: checkpoint with the weights to begin at; none means the task's own. Of no account
+            when a run is resumed.
         resume: go on from last.pt in `out`, exactly as if the run had never ended.
         overwrite: replace an earlier run in `out`.
         stop: asked before every step; once it says so, the run is saved and ends.
@@ -69,12 +72,15 @@ def train(
         The content of run.json.
 
     Raises:
-        InputError: there is nothing to resume, or the config is another than the run's.
+        InputError: there is nothing to resume, the config is another than the run's, or `start` is
+            of another network.
         OutputError: `out` cannot be written; the last.pt before stays whole.
         DivergedError: something became NaN or infinite; the last.pt before stays.
     """
     with join_group() as group:
         place = device_of_process(choose_device(device))
+        if start is not None and not resume:
+            start_from(task.network, start)
         if group.is_first and not resume:
             prepare_output(out, overwrite=overwrite)
         with torch.random.fork_rng([place] if place.type == "cuda" else []):

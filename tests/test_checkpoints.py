@@ -204,7 +204,7 @@ def test_tensors_missing_extra_and_of_another_shape(path, network):
     extra = {f"head.{i}": bias for i in range(5)}
     with pytest.raises(InputError, match=r"5 \(head\.0, head\.1, head\.2, \.\.\.\) left over"):
         load_checkpoint(edited(path, model={**state, "4.bias": bias, **extra}))
-    with pytest.raises(InputError, match=r"4\.bias must be \(2,\) .*got \(1,\)"):
+    with pytest.raises(InputError, match=r"4\.bias must be \(2,\), got \(1,\)"):
         load_checkpoint(edited(path, model={**state, "4.bias": bias[:1]}))
 
 

@@ -93,20 +93,6 @@ def test_poses_are_of_the_split(body, poses):
     assert len(stream.pose_rotmat) == 2 * kept.sum()
 
 
-def test_composed_people_are_of_two_poses(body, poses):
-    config = StreamConfig(split="validation", poses=PoseConfig(composed=1, jittered=0))
-    stream = PeopleStream(body, poses, config, seed=0)
-    drawn = stream.people(0, 64).pose_rotmat[:, 1:]
-    # knees, elbows and head: which recorded poses each part may be of
-    parts = [3, 4, 17, 18, 14]
-    of = [(stream.pose_rotmat[:, 1 + j] == drawn[:, None, j]).all(dim=(2, 3)) for j in parts]
-    shared = torch.stack([(a & b).any(dim=1) for a in of for b in of]).unflatten(0, (5, 5))
-    whole = shared.all(dim=(0, 1)).float().mean()
-    assert 0.02 < whole < 0.2  # two of the 32 ways to choose
-    three_of_a_pose = (shared.sum(dim=0) >= 3).any(dim=0)
-    assert three_of_a_pose.all()
-
-
 def test_noise_has_the_stated_deviation():
     config = replace(CLEAN, exact=0, sigma=(2.0, 2.0), spread=0)
     problem = standing_people(4000)

@@ -80,6 +80,26 @@ def test_resuming_and_replacing(fit_cli, config, tmp_path):
     assert "give one" in heard
 
 
+def test_starting_at_the_weights_of_another_run(fit_cli, config, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    fit_cli("train", config, "-o", first)
+    still = ["--set", "training.steps=1", "--set", "training.optimizer.lr=1e-30"]
+    code, _, heard = fit_cli(
+        "train", config, "--start", first / "last.pt", "-o", second, *still, "--set", "seed=9"
+    )
+    assert code == 0, heard
+    begun, ended = (read_checkpoint(run / "last.pt").model for run in (second, first))
+    for name in ("0.weight", "1.weight", "1.bias", "4.weight", "4.bias"):
+        torch.testing.assert_close(begun[name], ended[name])
+    wide = ["--set", "network.width=48"]
+    code, _, heard = fit_cli(
+        "train", config, "--start", first / "last.pt", "-o", tmp_path / "third", *wide
+    )
+    assert code == 2
+    assert "last.pt: is of another network than is to be trained: 0.weight must be" in heard
+    assert not (tmp_path / "third").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
