@@ -40,7 +40,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["priors", "fitting", "fitting.readers", "regressor", "regressor.encoders", "cli"],
+    packages=[
+        "priors",
+        "fitting",
+        "fitting.readers",
+        "fitting.writers",
+        "regressor",
+        "regressor.encoders",
+        "cli",
+    ],
     package_data={
         "": ["py.typed"],
         "priors": ["assets/*"],

@@ -1,13 +1,15 @@
 """3D error of every solver and start on held-out poses, at three levels of keypoint noise.
 
     python benchmarks/accuracy.py [--people 192] [--solver lm] [--start regressor] [--level 4px]
+        [--pose2mesh RUN/best.pt] [--training pose2mesh RUN/run.json] [--training lift RUN/run.json]
 
 Poses are those of subjects that no prior was fitted to; bodies, cameras and noise are random and
 seeded (`benchmarks/problems.py`). The solver is told the camera's intrinsics. MPJPE and PA-MPJPE
 are over LSP's 14 joints, MPJPE aligned at the pelvis, PVE over all vertices, aligned alike.
 
 The rows "start" are the errors of the estimates themselves. L-BFGS may fit only some of the
-people, being slow; the other rows then say under "subset" how they did on the same ones.
+people, being slow; the other rows then say under "subset" how they did on the same ones. With a
+Pose2Mesh to compare, "networks" holds its errors and the lifter's without a fit (`networks.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import click
 import numpy as np
 import torch
 from cases import CASES, LIFT, REGRESSOR, STARTS, Case, make_fit
+from networks import make_lifter, make_pose2mesh, mesh_errors, training_seconds
 from problems import FAMILIES, LEVELS, Truth, add_noise, make_truth, perturb
 from record import RESULTS, describe_run
 
@@ -36,6 +39,7 @@ from priors.gmm import MaxMixturePrior, load_pose_prior
 from regressor.lift import load_lifter
 
 OUTLIER_MM = 150.0
+POSE2MESH = "pose2mesh"
 BATCH = {"lm": 1024, "adam": 64, "lbfgs": 64}  # people at once
 
 Errors = dict[str, np.ndarray]  # (N,) for each measure
@@ -179,13 +183,38 @@ def measure(
     return records
 
 
+def measure_networks(
+    body: Body,
+    truth: Truth,
+    levels: Sequence[str],
+    seed: int,
+    checkpoint: Path,
+    runs: Sequence[tuple[str, Path]],
+) -> list[dict[str, Any]]:
+    """One record for the lifter and one for the Pose2Mesh of a checkpoint, on the same people."""
+    everyone = np.arange(len(truth.family))
+    networks = {LIFT: make_lifter(body), POSE2MESH: make_pose2mesh(body, checkpoint)}
+    records = []
+    for name, (make_mesh, size) in networks.items():
+        seconds = training_seconds([path for trained, path in runs if trained == name])
+        results = []
+        for level in levels:
+            problem = add_noise(truth.problem, LEVELS[level], seed + 1)
+            errors = mesh_errors(make_mesh, body, problem, truth.params)
+            results.append({"noise": level, **make_record(errors, truth.family, everyone)})
+            _echo(results[-1], f"network: {name}")
+        records.append({"network": name, **size, "training_seconds": seconds, "results": results})
+    return records
+
+
 def _echo(record: dict[str, Any], label: str) -> None:
     numbers = (
         f"MPJPE {record['mpjpe']:6.1f}  PA {record['pa_mpjpe']:6.1f}  PVE {record['pve']:6.1f}"
-        f"  {record['outliers']:5.1%} outliers  {record['reprojection_px']:5.2f} px"
+        f"  {record['outliers']:5.1%} outliers"
     )
+    pixels = f"  {record['reprojection_px']:5.2f} px" if "reprojection_px" in record else ""
     speed = f"  {record['people_per_second']:7.2f}/s" if "people_per_second" in record else ""
-    click.echo(f"{label:30} {record['noise']:5} {numbers}{speed}")
+    click.echo(f"{label:30} {record['noise']:5} {numbers}{pixels}{speed}")
 
 
 @click.command()
@@ -207,6 +236,18 @@ def _echo(record: dict[str, Any], label: str) -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
+    "--pose2mesh",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Checkpoint of a Pose2Mesh to compare with the lifter, both without a fit.",
+)
+@click.option(
+    "--training",
+    "runs",
+    multiple=True,
+    type=(click.Choice([LIFT, POSE2MESH]), click.Path(exists=True, dir_okay=False, path_type=Path)),
+    help="A network and the run.json of one stage of its training, which tells how long it took.",
+)
+@click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write instead of results/accuracy.json.",
@@ -219,16 +260,22 @@ def main(
     lbfgs_people: int,
     seed: int,
     device: str,
+    pose2mesh: Path | None,
+    runs: tuple[tuple[str, Path], ...],
     output: Path | None,
 ) -> None:
     """Measure solvers from their starts; repeat --solver, --start and --level to choose several."""
     body = load_body().to(choose_device(device))
     truth = make_truth(body, people, seed)
     cases = [case for case in CASES if case.solver in solvers and case.start in starts]
+    # first, as a checkpoint that does not fit is known at once then
+    alone = measure_networks(body, truth, levels, seed, pose2mesh, runs) if pose2mesh else None
     records = measure(body, truth, cases, levels, seed, lbfgs_people)
     chosen = [f"--solver {name}" for name in solvers] if set(solvers) < set(SOLVERS) else []
     chosen += [f"--start {name}" for name in starts] if len(starts) < len(STARTS) + 2 else []
     chosen += [f"--level {name}" for name in levels] if len(levels) < len(LEVELS) else []
+    # names without folders: those of this machine mean nothing elsewhere
+    chosen += [f"--pose2mesh {pose2mesh.name}"] if pose2mesh else []
     options = f"--people {people} --lbfgs-people {lbfgs_people} --seed {seed} --device {device}"
     record = {
         **describe_run(" ".join(["python benchmarks/accuracy.py", options, *chosen])),
@@ -237,6 +284,7 @@ def main(
         "keypoint_set": "coco17",
         "mean_person_px": round(float(truth.problem.person_size.mean()), 1),
         "results": records,
+        **({"networks": alone} if alone else {}),
     }
     RESULTS.mkdir(exist_ok=True)
     write_json(output or RESULTS / "accuracy.json", record)

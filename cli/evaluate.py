@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+JOINT_SETS = ("smpl24", "lsp14", "h36m14", "h36m17")
+MASK_KINDS = ("smpl24", "lsp6", "person")
 
 
 @click.command()
@@ -31,6 +34,26 @@ import click
     help="CSV with columns image, person and others, such as action: a table for each of these.",
 )
 @click.option(
+    "--joints",
+    default="lsp14",
+    show_default=True,
+    type=click.Choice(JOINT_SETS),
+    help="Of the tables by group and of the plots; the means are over all sets.",
+)
+@click.option(
+    "--masks",
+    "masks_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Masks of body parts, NAME.png for each picture: draws the predictions and counts pixels.",
+)
+@click.option(
+    "--mask-kind",
+    default="smpl24",
+    show_default=True,
+    type=click.Choice(MASK_KINDS),
+    help="What pixels hold: 1 + SMPL's joint, 1 + LSP's part, or anything but 0 for a person.",
+)
+@click.option(
     "--plots",
     "plots_folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -42,6 +65,9 @@ def evaluate(
     body_file: Path | None,
     json_file: Path | None,
     groups_file: Path | None,
+    joints: str,
+    masks_folder: Path | None,
+    mask_kind: str,
     plots_folder: Path | None,
 ) -> None:
     """Compare the fits PREDICTED with the TRUTH, both fits tables or folders of runs.
@@ -54,6 +80,7 @@ def evaluate(
     from fitting.evaluation_plots import check_matplotlib, write_plots
     from fitting.files import write_json
     from fitting.groups import read_groups
+    from fitting.segmentation_scores import measure_segmentation, score_segmentation
     from fitting.table import read_fits
     from fitting.writers import check_body
 
@@ -61,17 +88,24 @@ def evaluate(
         check_matplotlib()
     groups = None if groups_file is None else read_groups(groups_file)
     body = load_body(body_file)
-    tables = [read_fits(path) for path in (predicted, truth)]
-    for table in tables:
+    fits, true_fits = (read_fits(path) for path in (predicted, truth))
+    for table in (fits, true_fits):
         check_body(table, body)
-    comparison = compare_fits(tables[0], tables[1], body)
+    comparison = compare_fits(fits, true_fits, body)
     columns = {} if groups is None else group_by_columns(groups, comparison)
     numbers = mean_errors(comparison) | break_down(comparison, columns)
+    segmentation = None
+    if masks_folder is not None:
+        segmentation = measure_segmentation(fits, true_fits, body, masks_folder, kind=mask_kind)
+        scores = score_segmentation(segmentation, columns, comparison.matched)
+        numbers["segmentation"] = scores
     if json_file is not None:
         write_json(json_file, numbers)
-    _say(numbers)
+    _say(numbers, joints)
     if plots_folder is not None:
-        left_out = write_plots(plots_folder, comparison, columns)
+        left_out = write_plots(
+            plots_folder, comparison, columns, joints=joints, segmentation=segmentation
+        )
         click.echo(f"plots -> {plots_folder}")
         for name, reason in left_out.items():
             click.echo(f"no {name}: {reason}")
@@ -82,30 +116,52 @@ _TABLE = (
     ("PA-MPJPE", "pa_mpjpe_mm", "mm"),
     ("PCK@150", "pck_150", ""),
     ("AUC", "auc", ""),
+    ("2D PCK@0.1", "pck_2d", ""),
 )
 _COLUMNS = ("people", "MPJPE", "median", "> 150 mm", "PA-MPJPE", "median", "wrong kp")
+_MASK_COLUMNS = ("pictures", "person acc", "F1", "parts acc", "F1")
 _MOST_ROWS = 12  # of a table that are printed; the JSON holds all
 _WIDEST_LABEL = 24
 
 
-def _say(numbers: dict[str, Any]) -> None:
+def _say(numbers: dict[str, Any], joints: str) -> None:
     people = numbers["people"]
     click.echo(f"{people['matched']} of {people['truth']} people matched")
-    click.echo(f"{'':18} {'SMPL, 24 joints':>16} {'LSP, 14 joints':>16}")
+    click.echo(f"{'':18}" + "".join(f"{name:>12}" for name in JOINT_SETS))
     for label, key, unit in _TABLE:
-        cells = (_number(numbers[joints][key], unit) for joints in ("smpl24", "lsp14"))
-        click.echo(f"{label:18} {next(cells):>16} {next(cells):>16}")
-    click.echo(f"{'PVE':18} {_number(numbers['pve_mm'], 'mm'):>16}")
-    click.echo(f"{'joints, picture':18} {_number(numbers['joint_error_px'], 'px'):>16}")
+        cells = (_number(numbers[name][key], unit) for name in JOINT_SETS)
+        click.echo(f"{label:18}" + "".join(f"{cell:>12}" for cell in cells))
+    click.echo(f"{'PVE':18}{_number(numbers['pve_mm'], 'mm'):>12}")
+    click.echo(f"{'joints, picture':18}{_number(numbers['joint_error_px'], 'px'):>12}")
     _say_joints(numbers["mpjpe_by_joint_mm"]["smpl24"])
     _say_calibration(numbers["overall"]["calibration"], numbers["calibration_reference"])
-    click.echo("\nby group, LSP's joints, mm")
+    click.echo(f"\nby group, joints of {joints}, mm")
     click.echo(_line("", _COLUMNS))
-    _say_groups("", [{"group": "everyone", **numbers["overall"]}])
-    _say_groups("keypoints seen", numbers["by_keypoints_seen"])
-    _say_groups("noise, of the person's size", numbers["by_noise"])
-    for name, rows in numbers["by_group"].items():
-        _say_groups(name, rows)
+    groups = {
+        "": [{"group": "everyone", **numbers["overall"]}],
+        "keypoints seen": numbers["by_keypoints_seen"],
+        "noise, of the person's size": numbers["by_noise"],
+        **numbers["by_group"],
+    }
+    for title, rows in groups.items():
+        _say_groups(title, rows, "people", lambda row: _error_cells(row, joints))
+    if "segmentation" in numbers:
+        _say_segmentation(numbers["segmentation"])
+
+
+def _say_segmentation(scores: dict[str, Any]) -> None:
+    without = scores["pictures_left_out"]
+    left_out = f", {without} with somebody without a fit left out" if without else ""
+    click.echo(f"\npixels{left_out}")
+    click.echo(_line("", _MASK_COLUMNS))
+    groups = {"": [{"group": "everyone", **scores["overall"]}], **scores["by_group"]}
+    for title, rows in groups.items():
+        _say_groups(title, rows, "pictures", _mask_cells)
+    parts = scores["overall"]["parts"]
+    if parts is not None:
+        f1 = ((part.replace("_", " "), value) for part, value in parts["f1_by_part"].items())
+        words = ", ".join(f"{part} {_number(value, '')}" for part, value in f1)
+        click.echo(f"F1: {words}")
 
 
 def _number(value: float | None, unit: str) -> str:
@@ -139,16 +195,21 @@ def _say_calibration(found: dict[str, Any] | None, normal: dict[str, dict[str, f
     )
 
 
-def _say_groups(title: str, rows: list[dict[str, Any]]) -> None:
-    """A line for each group that has somebody, and one for those that have nobody."""
+def _say_groups(
+    title: str,
+    rows: list[dict[str, Any]],
+    count: str,
+    cells_of: Callable[[dict[str, Any]], Sequence[str]],
+) -> None:
+    """A line for each group of which there is some `count`, and one for those without."""
     if title:
         click.echo(title)
-    some = [row for row in rows if row["people"]]
+    some = [row for row in rows if row[count]]
     for row in some[:_MOST_ROWS]:
-        click.echo(_line(_cut(row["group"]), _cells(row)))
+        click.echo(_line(_cut(row["group"]), cells_of(row)))
     if len(some) > _MOST_ROWS:
         click.echo(f"  and {len(some) - _MOST_ROWS} more groups, which --json writes")
-    nobody = [_cut(row["group"]) + _without_fit(row) for row in rows if not row["people"]]
+    nobody = [_cut(row["group"]) + _without_fit(row) for row in rows if not row[count]]
     if nobody:
         more = ", ..." if len(nobody) > _MOST_ROWS else ""
         click.echo(f"  nobody: {', '.join(nobody[:_MOST_ROWS])}{more}")
@@ -166,8 +227,8 @@ def _without_fit(row: dict[str, Any]) -> str:
     return f" ({row['missing']} without a fit)" if row.get("missing") else ""
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    errors, keypoints = row["lsp14"], row["keypoints"]
+def _error_cells(row: dict[str, Any], joints: str) -> list[str]:
+    errors, keypoints = row[joints], row["keypoints"]
     missing = row.get("missing", 0)
     compared = keypoints["compared"]
     wrong = f"{100 * keypoints['wrong'] / compared:.1f} %" if compared else "-"
@@ -178,3 +239,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
         *(f"{errors[name]:.1f}" for name in ("pa_mpjpe_mm", "pa_mpjpe_median_mm")),
         wrong,
     ]
+
+
+def _mask_cells(row: dict[str, Any]) -> list[str]:
+    both = (row["foreground"], row["parts"] or {})
+    numbers = (_number(scores.get(key), "") for scores in both for key in ("accuracy", "f1"))
+    return [str(row["pictures"]), *numbers]

@@ -9,47 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .progress import StageBars
+from .sources import source_options
 
 if TYPE_CHECKING:
-    from fitting.estimates import MakeEstimator
+    from fitting.estimates import MakeEstimator, MakePredictor
 
-KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
+_CHECKPOINTS = (".pt", ".pth", ".ckpt")
 
 
 @click.command()
-@click.argument("input", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the results.",
-)
-@click.option(
-    "--keypoints",
-    type=click.Path(path_type=Path),
-    help="2D keypoints of the pictures in INPUT; without it, people are detected.",
-)
-@click.option(
-    "--keypoint-format",
-    default="auto",
-    show_default=True,
-    type=click.Choice(KEYPOINT_FORMATS),
-    help="Of the keypoint file.",
-)
-@click.option("--keypoint-set", metavar="NAME", help="Overrides what the keypoint file says.")
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Pictures that a keypoint file given as INPUT names.",
-)
-@click.option(
-    "--detector",
-    default="blazepose",
-    show_default=True,
-    type=click.Choice(["blazepose", "rtmlib"]),
-    help="For pictures without keypoints.",
-)
+@source_options
 @click.option(
     "--body",
     type=click.Path(path_type=Path),
@@ -61,8 +30,8 @@ KEYPOINT_FORMATS = ("auto", "coco", "openpose", "npz")
     show_default=True,
     metavar="lift|mean|PATH",
     help="Where fits begin: what the lifter makes of the keypoints, the bundled one or that of a "
-    "checkpoint (.pt); the mean pose; or estimates to refine: a fits table, or an .npz with pose "
-    "and betas.",
+    "checkpoint; the mean pose; or estimates to refine: what an image regressor's checkpoint (.pt, "
+    ".pth, .ckpt) makes of the pictures, a fits table, or an .npz with pose and betas.",
 )
 @click.option(
     "--proximal-std",
@@ -137,9 +106,14 @@ def fit(quiet: bool, report: bool, **options: Any) -> None:
     """  # fmt: skip
     from fitting.run import RunConfig, run
 
-    options["init"], make_estimator = _choose_start(options["init"])
+    options["init"], make_estimator, make_predictor = _choose_start(options["init"])
     with StageBars(hidden=quiet) as bars:
-        summary = run(RunConfig(**options), bars.update, make_estimator=make_estimator)
+        summary = run(
+            RunConfig(**options),
+            bars.update,
+            make_estimator=make_estimator,
+            make_predictor=make_predictor,
+        )
     output = options["output"]
     if report:
         from .report import write_report
@@ -152,15 +126,20 @@ def fit(quiet: bool, report: bool, **options: Any) -> None:
         raise SystemExit(1)
 
 
-def _choose_start(init: str) -> tuple[str, MakeEstimator | None]:
-    """What `--init` means to a run, and what estimates people: nothing, for the mean pose."""
+def _choose_start(init: str) -> tuple[str, MakeEstimator | None, MakePredictor | None]:
+    """What `--init` means to a run, and what estimates people from keypoints and from pictures."""
     if init == "mean":
-        return init, None
+        return init, None, None
     from regressor import load_lifter
 
-    if init.endswith(".pt"):
-        return "lift", partial(load_lifter, path=Path(init))
-    return init, load_lifter
+    if Path(init).suffix.lower() not in _CHECKPOINTS:
+        return init, load_lifter, None
+    from regressor.checkpoints import architecture_of
+    from regressor.predict import ARCHITECTURES, load_predictor
+
+    if architecture_of(init) in ARCHITECTURES:
+        return init, load_lifter, partial(load_predictor, Path(init))
+    return "lift", partial(load_lifter, path=Path(init)), None
 
 
 def _say(record: dict[str, Any], output: Path) -> None:

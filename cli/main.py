@@ -16,6 +16,7 @@ import fitting
 _COMMANDS = {
     "fit": "cli.fit",
     "detect": "cli.detect",
+    "predict": "cli.predict",
     "export": "cli.export",
     "train": "cli.train",
     "synth": "cli.synth",
@@ -27,7 +28,8 @@ _COMMANDS = {
 _SUMMARIES = {
     "fit": "Fit SMPL to people in pictures or keypoint files.",
     "detect": "Find people and their keypoints; writes COCO JSON.",
-    "export": "Write fits as meshes.",
+    "predict": "Predict the people of pictures by an image regressor.",
+    "export": "Write fits as meshes or as pseudo labels.",
     "train": "Train a network from a config.",
     "synth": "Draw people whose bodies are known.",
     "evaluate": "Compare fits with the truth.",

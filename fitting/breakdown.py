@@ -20,7 +20,7 @@ from .calibration import (
     root_mean_square,
     share_within,
 )
-from .evaluation import JOINT_SETS, Comparison, mean_of_known
+from .evaluation import Comparison, mean_of_known
 from .files import InputError
 from .groups import PersonGroups
 from .keypoint_quality import KeypointQuality
@@ -157,14 +157,8 @@ def _summarize(comparison: Comparison, rows: np.ndarray) -> dict[str, Any]:
     return {
         "people": len(rows),
         **{
-            joints: {
-                "mpjpe_mm": mean_of_known(errors[f"{joints}.mpjpe_mm"]),
-                "mpjpe_median_mm": _median(errors[f"{joints}.mpjpe_mm"]),
-                "above_150": mean_of_known(errors[f"{joints}.mpjpe_mm"] > OUTLIER_MM),
-                "pa_mpjpe_mm": mean_of_known(errors[f"{joints}.pa_mpjpe_mm"]),
-                "pa_mpjpe_median_mm": _median(errors[f"{joints}.pa_mpjpe_mm"]),
-            }
-            for joints in JOINT_SETS
+            joints: _of_joints({name: errors[f"{joints}.{name}"] for name in _JOINT_ERRORS})
+            for joints in comparison.bodies.joint_names
         },
         "pve_mm": mean_of_known(errors["pve_mm"]),
         "pve_median_mm": _median(errors["pve_mm"]),
@@ -174,6 +168,19 @@ def _summarize(comparison: Comparison, rows: np.ndarray) -> dict[str, Any]:
             "wrong": int(keypoints.wrong[rows].sum()),
         },
         "calibration": _calibration(comparison, rows),
+    }
+
+
+_JOINT_ERRORS = ("mpjpe_mm", "pa_mpjpe_mm", "pck_150", "auc", "pck_2d")
+
+
+def _of_joints(errors: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """Of one joint set."""
+    return {
+        **{name: mean_of_known(values) for name, values in errors.items()},
+        "mpjpe_median_mm": _median(errors["mpjpe_mm"]),
+        "pa_mpjpe_median_mm": _median(errors["pa_mpjpe_mm"]),
+        "above_150": mean_of_known(errors["mpjpe_mm"] > OUTLIER_MM),
     }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from .body import Body
 from .files import InputError
 from .keypoint_body import SIZES
-from .people import People, index_within_image
+from .people import People, Problem, index_within_image
 from .posing import params_of
 from .problem import PARAMETERS, BodyParams, FitProblem, Proximal
 from .readers.common import load_arrays
@@ -26,7 +26,7 @@ ESTIMATE_BETAS_STD = 0.7
 
 # Beyond these a number is a fault of its file, such as degrees for radians.
 _LIMITS = {"global_orient": 100.0, "body_pose": 100.0, "betas": 100.0, "transl": 1e6}
-_SMPL_VERTICES = 6890  # bodies of as many have SMPL's shape components
+SMPL_VERTICES = 6890  # bodies of as many have SMPL's shape components
 
 
 class Estimator(Protocol):
@@ -54,6 +54,33 @@ class Estimator(Protocol):
 
 
 MakeEstimator = Callable[[Body], Estimator]
+
+
+class PicturePredictor(Protocol):
+    """Makes estimates of people from their pictures, such as `regressor.load_predictor`'s."""
+
+    def __call__(
+        self,
+        people: People,
+        images: Path,
+        *,
+        focal: float | None = None,
+        progress: Callable[[int], object] = lambda done: None,
+    ) -> tuple[Estimates, list[Problem]]:
+        """Estimates of N people, NaN for those who cannot be seen.
+
+        Args:
+            people: N rows, whose keypoints say where they are in their pictures.
+            images: folder of the pictures.
+            focal: pixels, for everyone; none means each row's own, or else the picture's diagonal.
+            progress: called with the number of people just done.
+
+        Returns:
+            The estimates in their order, and the pictures that cannot be read.
+        """
+
+
+MakePredictor = Callable[[Body], PicturePredictor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +278,7 @@ def _read_npz(path: Path, body: Body) -> Estimates:
             image=image,
             person=index_within_image(image),
             focal=torch.full((len(pose),), torch.nan),
-            has_betas=body.num_vertices == _SMPL_VERTICES,
+            has_betas=body.num_vertices == SMPL_VERTICES,
             file=str(path),
         )
     )

@@ -16,13 +16,43 @@ from .files import InputError
 from .groups import Person
 from .keypoint_quality import KeypointQuality, measure_keypoints
 from .keypoints import KeypointMap, map_keypoints
-from .metrics import auc, pa_mpjpe, pck, point_errors_mm, pve, relative_to_root, reprojection_error
+from .metrics import (
+    auc,
+    pa_mpjpe,
+    pck,
+    pck_2d,
+    point_errors_mm,
+    pve,
+    relative_to_root,
+    reprojection_error,
+)
+from .people import person_size
 from .posing import params_of
 from .problem import PARAMETERS, BodyParams
-from .skeleton import joint_index, keypoint_set
+from .skeleton import KEYPOINT_SETS, KeypointSet, joint_index
 from .table import FitsTable
 
-JOINT_SETS = ("smpl24", "lsp14")
+# Human3.6M's joints but pelvis, spine and nose, in LSP's order: what SPIN and others are judged by
+# on Human3.6M and 3DPW (H36M_TO_J14 in SPIN's constants.py).
+_H36M14 = (
+    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist",
+    "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head",
+)  # fmt: skip
+
+
+def _h36m14() -> KeypointSet:
+    whole = KEYPOINT_SETS["h36m17"]
+    points = tuple(whole.points[whole.index(name)] for name in _H36M14)
+    return KeypointSet(name="h36m14", names=_H36M14, points=points, limbs=())
+
+
+JOINT_SETS = {
+    joints.name: joints
+    for joints in (
+        KEYPOINT_SETS["smpl24"], KEYPOINT_SETS["lsp14"], _h36m14(), KEYPOINT_SETS["h36m17"],
+    )
+}  # fmt: skip
+"""The joints that bodies are judged by."""
 _CHUNK = 128  # people posed at once, about 50 MB of skinning transforms for 7,000 vertices
 
 
@@ -31,10 +61,10 @@ class BodyErrors:
     """Of N bodies, with their pelvises laid upon each other.
 
     Attributes:
-        errors: (N,) float64 arrays: "mpjpe_mm", "pa_mpjpe_mm", "pck_150" and "auc" under
-            "smpl24.NAME" and "lsp14.NAME" (see `evaluate_fits`), "pve_mm", and with cameras
-            "joint_error_px".
-        joint_errors_mm: (N, J) float64 by joint set; of LSP's joints those that the body has.
+        errors: (N,) float64 arrays: "mpjpe_mm", "pa_mpjpe_mm", "pck_150", "auc" and, with cameras,
+            "pck_2d" under "SET.NAME" for each of `JOINT_SETS` (see `evaluate_fits`); "pve_mm", and
+            with cameras "joint_error_px".
+        joint_errors_mm: (N, J) float64 by joint set; of the joints that the body has.
         joint_names: J names by joint set.
     """
 
@@ -80,9 +110,9 @@ def evaluate_fits(predicted: FitsTable, truth: FitsTable, body: Body) -> dict[st
 
         * `people`: `truth` with parameters; of these `matched`, and `missing` from the predictions
           or without parameters there; `extra` predictions of people who are not in the truth.
-        * `smpl24`, the joints of SMPL's tree, and `lsp14`, LSP's joints where
-          `keypoints.map_keypoints` places them on the body (without those that it lacks), each
-          with `mpjpe_mm`, `pa_mpjpe_mm`, `pck_150` and `auc` (of errors aligned at SMPL's pelvis).
+        * for each of `JOINT_SETS`, where `keypoints.map_keypoints` places its joints on the body
+          (without those that it lacks), `mpjpe_mm`, `pa_mpjpe_mm`, `pck_150` and `auc` (of errors
+          aligned at SMPL's pelvis), and `pck_2d`, each body through its own camera.
         * `pve_mm`; `joint_error_px`, the distance of the 24 joints in the picture, each body
           through its own camera; `reprojection_error_px` of the predictions, as they report it.
 
@@ -100,7 +130,7 @@ def compare_fits(predicted: FitsTable, truth: FitsTable, body: Body) -> Comparis
     Raises:
         InputError: as `evaluate_fits`; or parameters of somebody are NaN in part, or infinite.
     """
-    match = _match(predicted, truth)
+    match = match_people(predicted, truth)
     tables = predicted.select(match.rows), truth.select(match.truth_rows)
     found, wanted = (params_of(table, body.v_template) for table in tables)
     _check_finite(found, match.rows, "predictions")
@@ -169,15 +199,16 @@ def compare_bodies(
         raise ValueError(
             f"predicted holds {len(predicted)} people and truth {len(truth)}; give the same ones"
         )
-    maps = [map_keypoints(body, keypoint_set(name)) for name in JOINT_SETS]
+    maps = [map_keypoints(body, joints) for joints in JOINT_SETS.values()]
     parts = []
     for rows in torch.arange(len(truth)).split(_CHUNK):
         posed = pose_body(body, predicted.select(rows)), pose_body(body, truth.select(rows))
         part = _chunk_errors(*posed, maps)
         if intrinsics is not None:
             cameras = [K[rows] for K in intrinsics]
-            pixels = _joint_errors_px(posed, cameras).mean(axis=1)
-            part = replace(part, errors={**part.errors, "joint_error_px": pixels})
+            part = replace(
+                part, errors={**part.errors, **_errors_in_pictures(posed, cameras, maps)}
+            )
         parts.append(part)
     return BodyErrors(
         errors=_concatenate([part.errors for part in parts]),
@@ -190,8 +221,15 @@ def _concatenate(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndar
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-class _Match(NamedTuple):
-    """The same people in both tables, both with parameters; and who is missing."""
+class PeopleMatch(NamedTuple):
+    """The same people in both tables, both with parameters; and who is missing.
+
+    Attributes:
+        rows, truth_rows: (N,) of those whom both tables hold, in the truth's order.
+        people: the same N by picture and number.
+        missing: people of the truth without a fit.
+        counts: `people` of `evaluate_fits`.
+    """
 
     rows: np.ndarray
     truth_rows: np.ndarray
@@ -200,7 +238,12 @@ class _Match(NamedTuple):
     counts: dict[str, int]
 
 
-def _match(predicted: FitsTable, truth: FitsTable) -> _Match:
+def match_people(predicted: FitsTable, truth: FitsTable) -> PeopleMatch:
+    """Find the people of one table in the other, by picture and number within it.
+
+    Raises:
+        InputError: as `evaluate_fits`.
+    """
     row_of = _rows_by_person(predicted, "predictions")
     truth_row_of = _rows_by_person(truth, "truth")
     has_fit, has_truth = predicted.has_parameters, truth.has_parameters
@@ -219,7 +262,7 @@ def _match(predicted: FitsTable, truth: FitsTable) -> _Match:
         "missing": len(wanted) - len(matched),
         "extra": sum(person not in truth_row_of for person in row_of),
     }
-    return _Match(
+    return PeopleMatch(
         rows=np.array([row_of[person] for person in matched]),
         truth_rows=np.array([wanted[person] for person in matched]),
         people=matched,
@@ -259,13 +302,14 @@ def _chunk_errors(found: BodyOutput, wanted: BodyOutput, maps: Iterable[Keypoint
     joint_errors_mm: dict[str, np.ndarray] = {}
     joint_names: dict[str, tuple[str, ...]] = {}
     for joints_of in maps:
-        # A body without a landmark has no such joint; its mean is over the others.
-        defined = joints_of.defined.cpu().numpy()
-        joints = [joints_of(output).cpu().numpy()[:, defined] for output in (found, wanted)]
+        joints = [_defined_joints(output, joints_of).cpu().numpy() for output in (found, wanted)]
         error_mm = point_errors_mm(*map(relative_to_root, joints, roots))
         name = joints_of.keypoint_set.name
         joint_errors_mm[name] = error_mm
-        joint_names[name] = tuple(np.array(joints_of.keypoint_set.names)[defined].tolist())
+        defined = joints_of.defined.tolist()
+        joint_names[name] = tuple(
+            joint for joint, has in zip(joints_of.keypoint_set.names, defined, strict=True) if has
+        )
         errors |= {
             f"{name}.mpjpe_mm": error_mm.mean(axis=1),
             f"{name}.pa_mpjpe_mm": pa_mpjpe(*joints),
@@ -277,10 +321,24 @@ def _chunk_errors(found: BodyOutput, wanted: BodyOutput, maps: Iterable[Keypoint
     return BodyErrors(errors=errors, joint_errors_mm=joint_errors_mm, joint_names=joint_names)
 
 
-def _joint_errors_px(posed: Iterable[BodyOutput], cameras: Iterable[Tensor]) -> np.ndarray:
-    """(B, 24) distances in the picture between the joints of two bodies, each before its camera."""
-    pixels = [
-        project_points(output.joints, K)[0].cpu().numpy()
-        for output, K in zip(posed, cameras, strict=True)
-    ]
-    return reprojection_error(*pixels)
+def _defined_joints(output: BodyOutput, joints_of: KeypointMap) -> Tensor:
+    """(B, J, 3) without those that the body lacks; means are over the others."""
+    return joints_of(output)[:, joints_of.defined]
+
+
+def _errors_in_pictures(
+    posed: tuple[BodyOutput, BodyOutput], cameras: Sequence[Tensor], maps: Iterable[KeypointMap]
+) -> dict[str, np.ndarray]:
+    """Between the joints of two bodies as pictures show them, each body before its own camera."""
+    errors = {}
+    for joints_of in maps:
+        found, wanted = (
+            project_points(_defined_joints(output, joints_of), K)[0].cpu().numpy()
+            for output, K in zip(posed, cameras, strict=True)
+        )
+        error_px = reprojection_error(found, wanted)
+        name = joints_of.keypoint_set.name
+        errors[f"{name}.pck_2d"] = pck_2d(error_px, person_size(wanted, np.ones_like(error_px)))
+        if name == "smpl24":
+            errors["joint_error_px"] = error_px.mean(axis=1)
+    return errors

@@ -13,14 +13,16 @@ from .breakdown import NOISE_LABELS, Grouping, curve_of, group_by_noise, stated_
 from .calibration import normal_share_within, share_within
 from .evaluation import Comparison
 from .files import prepare_output, write_atomically
+from .metrics import PCK_THRESHOLD_MM, auc, pck
+from .segmentation_scores import Segmentation, f1_scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_GROUPS = 6  # curves in one panel that can still be told apart
+_PCK_POINTS = 76  # of a curve, 2 mm apart
 _LONGEST_TEXT = 24  # letters that fit under a panel, beside the numbers
-_JOINTS = "lsp14"  # the joints whose mean error is drawn for each person
 
 
 def check_matplotlib() -> None:
@@ -34,7 +36,12 @@ def check_matplotlib() -> None:
 
 
 def write_plots(
-    folder: Path | str, comparison: Comparison, columns: Mapping[str, Grouping] | None = None
+    folder: Path | str,
+    comparison: Comparison,
+    columns: Mapping[str, Grouping] | None = None,
+    *,
+    joints: str = "lsp14",
+    segmentation: Segmentation | None = None,
 ) -> dict[str, str]:
     """Draw calibration and errors as PNG files, replacing earlier ones.
 
@@ -42,6 +49,8 @@ def write_plots(
         folder: for the files; made if absent.
         comparison: N people.
         columns: groupings of theirs by name; calibration is drawn for the groups of those with few.
+        joints: the set whose mean error is drawn for each person.
+        segmentation: of their pictures, if there are masks.
 
     Returns:
         For each picture that could not be drawn, why; an earlier one of its name is removed.
@@ -55,10 +64,14 @@ def write_plots(
     groupings = {"noise of keypoints": group_by_noise(comparison.keypoints), **(columns or {})}
     pictures: dict[str, Callable[[], Figure | str]] = {
         "calibration.png": lambda: draw_calibration(comparison, groupings),
-        "error_by_keypoints.png": lambda: draw_by_keypoints(comparison),
-        "error_by_noise.png": lambda: draw_by_noise(comparison),
-        "error_by_joint.png": lambda: draw_by_joint(comparison),
+        "error_by_keypoints.png": lambda: draw_by_keypoints(comparison, joints),
+        "error_by_noise.png": lambda: draw_by_noise(comparison, joints),
+        "error_by_joint.png": lambda: draw_by_joint(comparison, joints),
+        "pck.png": lambda: draw_pck(comparison),
     }
+    (folder / "segmentation.png").unlink(missing_ok=True)
+    if segmentation is not None:
+        pictures["segmentation.png"] = lambda: draw_segmentation(segmentation)
     left_out = {}
     for name, draw in pictures.items():
         figure = draw()
@@ -150,7 +163,7 @@ def _normal_shares() -> str:
 # --- errors
 
 
-def draw_by_keypoints(comparison: Comparison) -> Figure | str:
+def draw_by_keypoints(comparison: Comparison, joints: str = "lsp14") -> Figure | str:
     """Errors against the number of keypoints seen; the picture, or why there is none."""
     from matplotlib.ticker import MaxNLocator
 
@@ -165,13 +178,13 @@ def draw_by_keypoints(comparison: Comparison) -> Figure | str:
         seen, label = (100 * seen / keypoints.set_size[known]).round(), "keypoints seen (%)"
     figure, (axes,) = _panels(1, 7, 4.2)
     values, index = np.unique(seen, return_inverse=True)
-    _draw_bands(axes, values, index, _errors(comparison)[known])
+    _draw_bands(axes, values, index, comparison.bodies.errors[f"{joints}.mpjpe_mm"][known], joints)
     axes.set(xlabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
-def draw_by_noise(comparison: Comparison) -> Figure | str:
+def draw_by_noise(comparison: Comparison, joints: str = "lsp14") -> Figure | str:
     """Errors against the noise of keypoints; the picture, or why there is none."""
     index = group_by_noise(comparison.keypoints).index
     known = ~np.isnan(comparison.keypoints.noise)
@@ -179,18 +192,17 @@ def draw_by_noise(comparison: Comparison) -> Figure | str:
         return "no keypoint's true place is known"
     counts = np.bincount(index[known], minlength=len(NOISE_LABELS))
     figure, (axes,) = _panels(1, 7, 4.2)
-    _draw_bands(axes, np.arange(len(NOISE_LABELS)), index[known], _errors(comparison)[known])
+    errors_mm = comparison.bodies.errors[f"{joints}.mpjpe_mm"][known]
+    _draw_bands(axes, np.arange(len(NOISE_LABELS)), index[known], errors_mm, joints)
     ticks = [f"{label}\nn = {n}" for label, n in zip(NOISE_LABELS, counts, strict=True)]
     axes.set_xticks(range(len(ticks)), ticks)
     axes.set(xlabel="median distance of a person's keypoints from the truth, of the person's size")
     return figure
 
 
-def _errors(comparison: Comparison) -> np.ndarray:
-    return comparison.bodies.errors[f"{_JOINTS}.mpjpe_mm"]
-
-
-def _draw_bands(axes: Axes, at: np.ndarray, index: np.ndarray, errors_mm: np.ndarray) -> None:
+def _draw_bands(
+    axes: Axes, at: np.ndarray, index: np.ndarray, errors_mm: np.ndarray, joints: str
+) -> None:
     """Each person's error, and the median and the quartiles of those at each place.
 
     Args:
@@ -198,6 +210,7 @@ def _draw_bands(axes: Axes, at: np.ndarray, index: np.ndarray, errors_mm: np.nda
         at: (G,) places on the horizontal axis.
         index: (N,) the place of each person.
         errors_mm: (N,).
+        joints: name of their set.
     """
     used = np.unique(index)
     quartiles = np.array([np.percentile(errors_mm[index == g], (25, 50, 75)) for g in used])
@@ -206,15 +219,17 @@ def _draw_bands(axes: Axes, at: np.ndarray, index: np.ndarray, errors_mm: np.nda
     axes.fill_between(at[used], low, high, alpha=0.3, label="quartiles")
     axes.vlines(at[used], low, high, alpha=0.6)  # a band between single places has no width
     axes.plot(at[used], median, marker="o", label="median")
-    axes.set(ylabel="MPJPE of LSP's joints (mm)", ylim=(0, None))
+    axes.set(ylabel=f"MPJPE of the joints of {joints} (mm)", ylim=(0, None))
     axes.legend(fontsize="small")
 
 
-def draw_by_joint(comparison: Comparison) -> Figure:
-    """Mean and median error of each joint of both sets."""
+def draw_by_joint(comparison: Comparison, joints: str = "lsp14") -> Figure:
+    """Mean and median error of each joint of SMPL's tree, and of those of the set `joints`."""
     bodies = comparison.bodies
-    figure, panels = _panels(len(bodies.joint_names), 4.6, 5.6)
-    for axes, (name, names) in zip(panels, bodies.joint_names.items(), strict=True):
+    sets = list(dict.fromkeys(("smpl24", joints)))
+    figure, panels = _panels(len(sets), 4.6, 5.6)
+    for axes, name in zip(panels, sets, strict=True):
+        names = bodies.joint_names[name]
         errors_mm = bodies.joint_errors_mm[name]
         bars = axes.barh([joint.replace("_", " ") for joint in names], errors_mm.mean(axis=0))
         axes.plot(np.median(errors_mm, axis=0), np.arange(len(names)), "k|", markersize=8)
@@ -222,4 +237,29 @@ def draw_by_joint(comparison: Comparison) -> Figure:
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.set(title=f"{name}: mean, and median (|)", xlabel="error from the pelvis (mm)")
+    return figure
+
+
+def draw_pck(comparison: Comparison) -> Figure:
+    """Share of the joints of each set within a distance, up to the limit of PCK."""
+    thresholds = np.linspace(0, PCK_THRESHOLD_MM, _PCK_POINTS)
+    figure, (axes,) = _panels(1, 5.6, 4.2)
+    for name, errors_mm in comparison.bodies.joint_errors_mm.items():
+        shares = [pck(errors_mm, threshold_mm=t).mean() for t in thresholds]
+        axes.plot(thresholds, shares, label=f"{name}, AUC {auc(errors_mm).mean():.3f}")
+    axes.set(xlabel="error at most (mm), from the pelvis", ylabel="share of joints", ylim=(0, 1.02))
+    axes.legend(fontsize="small")
+    return figure
+
+
+def draw_segmentation(segmentation: Segmentation) -> Figure | str:
+    """F1 of each class over all pictures; the picture, or why there is none."""
+    if not segmentation.images:
+        return "in every picture somebody is without a fit"
+    f1 = np.nan_to_num(f1_scores(segmentation.confusion.sum(axis=0)))
+    figure, (axes,) = _panels(1, 4.6, 3.4)
+    bars = axes.barh([name.replace("_", " ") for name in segmentation.classes], f1)
+    axes.bar_label(bars, fmt="%.2f", fontsize="small", padding=4)
+    axes.invert_yaxis()
+    axes.set(title=f"{len(segmentation.images)} pictures", xlabel="F1 of pixels", xlim=(0, 1.1))
     return figure

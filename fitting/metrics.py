@@ -12,6 +12,7 @@ FloatArray = NDArray[np.float64]
 
 _MM_PER_METRE = 1000.0
 PCK_THRESHOLD_MM = 150.0  # MPI-INF-3DHP, Mehta et al., 3DV 2017
+PCK_2D_SHARE = 0.1  # of the person's box
 _AUC_THRESHOLDS = 31  # 0, 5, ..., 150 mm, as in the same benchmark
 
 
@@ -152,6 +153,25 @@ def pck(errors_mm: ArrayLike, *, threshold_mm: float = PCK_THRESHOLD_MM) -> Floa
         (B,) in [0, 1].
     """
     return (np.asarray(errors_mm) <= threshold_mm).mean(axis=-1)
+
+
+def pck_2d(errors_px: ArrayLike, size_px: ArrayLike, *, share: float = PCK_2D_SHARE) -> FloatArray:
+    """Share of keypoints in the picture that are no farther off than a share of the person's size.
+
+    Yang and Ramanan, "Articulated human detection with flexible mixtures of parts", PAMI 2013: the
+    size is the longer side of the person's box, and the share 0.1 for whole people.
+
+    Args:
+        errors_px: (B, P) distances in the picture.
+        size_px: (B,) longer side of the box around the true keypoints.
+        share: of the size.
+
+    Returns:
+        (B,) in [0, 1], NaN where a distance or the size is unknown.
+    """
+    errors, size = np.asarray(errors_px, dtype=np.float64), np.asarray(size_px, dtype=np.float64)
+    correct = (errors <= share * size[:, None]).mean(axis=-1)
+    return np.where(np.isnan(errors).any(axis=-1) | np.isnan(size), np.nan, correct)
 
 
 def auc(errors_mm: ArrayLike, *, max_threshold_mm: float = PCK_THRESHOLD_MM) -> FloatArray:

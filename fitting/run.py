@@ -5,58 +5,51 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from priors.gmm import MaxMixturePrior, load_pose_prior
 
 from . import __version__
 from .body import Body, load_body
 from .clock import StageClock
-from .detector import load_detector
 from .estimates import (
     ESTIMATE_POSE_STD,
     Estimates,
     Estimator,
     MakeEstimator,
+    MakePredictor,
+    PicturePredictor,
     match_estimates,
     read_estimates,
 )
 from .files import InputError, prepare_output, write_json
-from .images import list_images
 from .offline import PeopleFit, choose_device, choose_starts, configure_solver, fit_people
 from .people import NO_TRACK, People, Problem
 from .pictures import draw_people, remove_pictures
-from .problem import Status
+from .problem import PARAMETERS, BodyParams, Status
 from .rig import Rig, match_views, read_cameras
-from .sources import Found, is_keypoint_source, people_in_file, people_in_pictures
+from .sources import Found, Progress, SourceConfig, find_people, people_in_file
 from .table import FILE_NAME, FitsTable, build_fits, write_fits
 from .tracks import DEFAULT_FPS, check_fps, link_people, make_tracks
 
-Progress = Callable[[str, int, int], object]
-"""Told (stage, number of items just done, number of items in all)."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What `fit-cli fit` is asked to do.
+class RunConfig(SourceConfig):
+    """What `fit-cli fit` is asked to do, besides where people come from.
 
     Attributes:
-        input: a picture, a folder of pictures, or a keypoint file or folder.
         output: folder for the results.
-        keypoints: keypoint file of the pictures in `input`; none means to detect people.
-        keypoint_format: of the keypoint file; "auto" recognises it.
-        keypoint_set: overrides what the keypoint file says.
-        images: folder of the pictures that a keypoint file given as `input` names.
-        detector: for pictures without keypoints.
         body: SMPL-format file; none means the bundled body.
         init: "mean"; "lift", what the estimator says; or the path of estimates to refine
-            (`estimates.read_estimates`), the estimator's being for whom they leave out.
+            (`estimates.read_estimates`), or of the network that the predictor is made of, the
+            estimator's being for whom they leave out.
         proximal_std: radians, how far the estimates' joints are expected to be off about each axis;
             none means `estimates.ESTIMATE_POSE_STD`.
         starts: initial poses tried for each person; none means 2, 4 of a video, 1 with estimates.
@@ -76,13 +69,7 @@ class RunConfig:
         overwrite: replace an earlier run in `output`.
     """
 
-    input: Path
     output: Path
-    keypoints: Path | None = None
-    keypoint_format: str = "auto"
-    keypoint_set: str | None = None
-    images: Path | None = None
-    detector: str = "blazepose"
     body: Path | None = None
     init: str = "mean"
     proximal_std: float | None = None
@@ -125,6 +112,7 @@ def run(
     progress: Progress = lambda stage, done, total: None,
     *,
     make_estimator: MakeEstimator | None = None,
+    make_predictor: MakePredictor | None = None,
 ) -> RunSummary:
     """Fit the people of `config.input` and write everything to `config.output`.
 
@@ -133,6 +121,7 @@ def run(
         progress: told what is done.
         make_estimator: of the people without estimates; none means that they start from the mean
             pose.
+        make_predictor: of estimates from the pictures, in place of a file's.
 
     Raises:
         ValueError, OSError: nothing could be done; the message is one sentence with the fix.
@@ -148,34 +137,56 @@ def run(
     with clock.time("load"):
         body = load_body(config.body)
         prior = load_pose_prior().to(device)
-        estimates = read_estimates(Path(config.init), body) if _refines(config) else None
+        from_file = _refines(config) and make_predictor is None
+        estimates = read_estimates(Path(config.init), body) if from_file else None
         body.to(device)
         estimator = None if make_estimator is None else make_estimator(body)
+        predictor = None if make_predictor is None else make_predictor(body)
     output = prepare_output(config.output, overwrite=config.overwrite)
-    found = _find_people(config, clock, progress)
+    found = find_people(config, clock, progress)
     found, estimates = _matched(found, estimates, config.limit)
+    if predictor is not None:
+        with clock.time("init"):
+            found, estimates = _predicted(config, found, predictor, progress)
     found = _linked(config, found)
-    count = len(found.people)
     with clock.time("load"):
         rig = _read_rig(config, found.people)
     fit = _fit(config, found.people, estimates, estimator, rig, body, prior, progress)
-    clock.seconds.update(fit.seconds)
+    for stage, seconds in fit.seconds.items():
+        clock.seconds[stage] += seconds
     with clock.time("write"):
         table = make_table(found.people, fit, init=fit.init, metadata=_metadata(config, body))
         write_fits(output / FILE_NAME, table)
-        remove_pictures(output)
-        if config.overlays and found.images is not None:
-            draw_people(
-                table,
-                body.to("cpu"),
-                found.images,
-                output,
-                jobs=config.jobs,
-                progress=lambda done: progress("draw", done, count),
-            )
+        images = found.images if config.overlays else None
+        draw_overlays(table, body.to("cpu"), images, output, config.jobs, progress)
     record = _record(config, found, fit, clock)
     write_json(output / "run.json", record)
     return RunSummary(table=table, problems=found.problems, record=record)
+
+
+def draw_overlays(
+    table: FitsTable, body: Body, images: Path | None, output: Path, jobs: int, progress: Progress
+) -> None:
+    """Draw the people of a table in place of an earlier run's, as the stage "draw".
+
+    Args:
+        table: rows of one run.
+        body: of the rows, on the CPU.
+        images: folder of the pictures; none means to draw nobody.
+        output: folder of the run.
+        jobs: pictures drawn at a time; -1 means as many as there are cores.
+        progress: told what is done.
+    """
+    remove_pictures(output)
+    if images is not None:
+        draw_people(
+            table,
+            body,
+            images,
+            output,
+            jobs=jobs,
+            progress=lambda done: progress("draw", done, len(table)),
+        )
 
 
 def _settled(config: RunConfig) -> RunConfig:
@@ -233,30 +244,23 @@ def _matched(
     return limited, match_estimates(estimates, found.people).select(first)
 
 
-def _find_people(config: RunConfig, clock: StageClock, progress: Progress) -> Found:
-    """Read or detect the people to fit."""
-    source = config.keypoints
-    images: Path | None = config.input.parent if config.input.is_file() else config.input
-    if source is None and is_keypoint_source(config.input):
-        source, images = config.input, config.images
-    if source is None:
-        with clock.time("load"):
-            detector = load_detector(config.detector)
-            total = 1 if config.input.is_file() else len(list_images(config.input))
-        with clock.time("detect"):
-            found = people_in_pictures(
-                config.input, detector, progress=lambda done: progress("detect", done, total)
-            )
-    else:
-        with clock.time("load"):
-            found = people_in_file(
-                source,
-                images=images,
-                keypoint_format=config.keypoint_format,
-                keypoint_set=config.keypoint_set,
-                picture=config.input.name if config.keypoints and config.input.is_file() else None,
-            )
-    return found
+def _predicted(
+    config: RunConfig, found: Found, predictor: PicturePredictor, progress: Progress
+) -> tuple[Found, Estimates]:
+    """What the pictures say of the people, and the problems of those that cannot be read."""
+    if found.images is None:
+        raise InputError(
+            f"{config.init} sees pictures; give the folder of those that {config.input} names with "
+            "--images"
+        )
+    count = len(found.people)
+    estimates, problems = predictor(
+        found.people,
+        found.images,
+        focal=config.focal,
+        progress=lambda done: progress("predict", done, count),
+    )
+    return found.with_problems(problems), estimates
 
 
 def _read_rig(config: RunConfig, people: People) -> Rig | None:
@@ -314,10 +318,25 @@ def make_table(
 ) -> FitsTable:
     """The fits table (docs/conventions.md) of N people and their fits."""
     result = fit.result
-    intrinsics = result.intrinsics.numpy()
+    columns = {
+        **people_columns(people, result.params, result.intrinsics),
+        "reprojection_error_px": result.mean_reprojection_error.numpy(),
+        "cost_initial": result.cost_initial.numpy(),
+        "cost_final": result.cost_final.numpy(),
+        "num_steps": result.num_steps.numpy(),
+        "joint_std_mm": result.joint_std_mm.numpy(),
+        "status": np.array([Status(s).label for s in range(len(Status))])[result.status.numpy()],
+        "init": np.broadcast_to(init, len(people)),
+    }
+    return build_fits(columns, metadata)
+
+
+def people_columns(people: People, params: BodyParams, intrinsics: Tensor) -> dict[str, np.ndarray]:
+    """Columns of the fits table of N people, with their parameters and cameras, on the CPU."""
     N = len(people)
     triplets = np.concatenate([people.keypoints_2d, people.conf[..., None]], axis=2)
-    columns = {
+    K = intrinsics.numpy()
+    return {
         "image": people.image,
         "person": people.person,
         "annotation_id": people.annotation_id,
@@ -325,29 +344,18 @@ def make_table(
         "height": people.height,
         "keypoint_set": np.full(N, people.keypoint_set),
         "keypoints_2d": triplets.reshape(N, triplets.shape[1] * 3),
-        "global_orient": result.params.global_orient.numpy(),
-        "body_pose": result.params.body_pose.numpy(),
-        "betas": result.params.betas.numpy(),
-        "transl": result.params.transl.numpy(),
-        "fx": intrinsics[:, 0, 0],
-        "fy": intrinsics[:, 1, 1],
-        "cx": intrinsics[:, 0, 2],
-        "cy": intrinsics[:, 1, 2],
-        "reprojection_error_px": result.mean_reprojection_error.numpy(),
-        "cost_initial": result.cost_initial.numpy(),
-        "cost_final": result.cost_final.numpy(),
-        "num_steps": result.num_steps.numpy(),
-        "joint_std_mm": result.joint_std_mm.numpy(),
-        "status": np.array([Status(s).label for s in range(len(Status))])[result.status.numpy()],
-        "init": np.broadcast_to(init, N),
+        **{name: getattr(params, name).numpy() for name in PARAMETERS},
+        "fx": K[:, 0, 0],
+        "fy": K[:, 1, 1],
+        "cx": K[:, 0, 2],
+        "cy": K[:, 1, 2],
         "track": np.full(N, NO_TRACK) if people.track is None else people.track,
     }
-    return build_fits(columns, metadata)
 
 
 def _metadata(config: RunConfig, body: Body) -> dict[str, str]:
     settings = {
-        **_plain(config),
+        **plain(config),
         "solver_settings": asdict(configure_solver(config.solver, solve_focal=config.solve_focal)),
     }
     return {
@@ -357,8 +365,18 @@ def _metadata(config: RunConfig, body: Body) -> dict[str, str]:
     }
 
 
-def _plain(config: RunConfig) -> dict[str, Any]:
-    """The configuration as JSON can hold it."""
+def find_versions() -> dict[str, str]:
+    """Of what results depend on, for `run.json`."""
+    return {
+        "bodyloop": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def plain(config: SourceConfig) -> dict[str, Any]:
+    """A configuration as JSON can hold it."""
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
 
 
@@ -368,13 +386,8 @@ def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: StageClock) 
     fitted = len(found.people) - statuses[Status.NO_KEYPOINTS.label]
     fitting_seconds = clock.seconds["init"] + clock.seconds["fit"]
     return {
-        "command": _plain(config),
-        "versions": {
-            "bodyloop": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-        },
+        "command": plain(config),
+        "versions": find_versions(),
         "counts": {
             "people": len(found.people),
             "fitted": fitted,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .detector import Detection, Detector
+from .clock import StageClock
+from .detector import Detection, Detector, load_detector
 from .files import InputError
 from .images import ImageError, list_images, read_image
 from .people import People, Problem, concatenate
@@ -18,6 +19,31 @@ from .skeleton import keypoint_set as set_of_name
 # Detectors place hidden limbs, too; below this confidence they are guesses, and count as unseen.
 _MIN_CONF = 0.2
 _KEYPOINT_SUFFIXES = (".json", ".npz")
+
+
+Progress = Callable[[str, int, int], object]
+"""Told (stage, number of items just done, number of items in all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Where people come from.
+
+    Attributes:
+        input: a picture, a folder of pictures, or a keypoint file or folder.
+        keypoints: keypoint file of the pictures in `input`; none means to detect people.
+        keypoint_format: of the keypoint file; "auto" recognises it.
+        keypoint_set: overrides what the keypoint file says.
+        images: folder of the pictures that a keypoint file given as `input` names.
+        detector: for pictures without keypoints.
+    """
+
+    input: Path
+    keypoints: Path | None = None
+    keypoint_format: str = "auto"
+    keypoint_set: str | None = None
+    images: Path | None = None
+    detector: str = "blazepose"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +62,48 @@ class Found:
     images: Path | None
     empty: list[str] = field(default_factory=list)
 
+    def with_problems(self, problems: Iterable[Problem]) -> Found:
+        """The same with further problems, of files of which nothing is said so far."""
+        known = {problem.file for problem in self.problems}
+        new = [problem for problem in problems if problem.file not in known]
+        return replace(self, problems=[*self.problems, *new])
+
 
 def is_keypoint_source(path: Path) -> bool:
     """Whether `path` is a keypoint file or a folder of OpenPose files, rather than pictures."""
     if path.is_dir():
         return not list_images(path) and any(path.glob("*_keypoints.json"))
     return path.suffix.lower() in _KEYPOINT_SUFFIXES
+
+
+def find_people(config: SourceConfig, clock: StageClock, progress: Progress) -> Found:
+    """Read or detect people, as the stages "load" and "detect".
+
+    Raises:
+        ValueError, OSError: there is nobody; the message is one sentence with the fix.
+    """
+    source = config.keypoints
+    images: Path | None = config.input.parent if config.input.is_file() else config.input
+    if source is None and is_keypoint_source(config.input):
+        source, images = config.input, config.images
+    if source is None:
+        with clock.time("load"):
+            detector = load_detector(config.detector)
+            total = 1 if config.input.is_file() else len(list_images(config.input))
+        with clock.time("detect"):
+            found = people_in_pictures(
+                config.input, detector, progress=lambda done: progress("detect", done, total)
+            )
+    else:
+        with clock.time("load"):
+            found = people_in_file(
+                source,
+                images=images,
+                keypoint_format=config.keypoint_format,
+                keypoint_set=config.keypoint_set,
+                picture=config.input.name if config.keypoints and config.input.is_file() else None,
+            )
+    return found
 
 
 def people_in_file(
@@ -90,8 +152,8 @@ def _absent_pictures(people: People, keypoints: Path, images: Path) -> list[Prob
         Problem(
             file=name,
             row=None,
-            reason=f"{keypoints.name} names this picture but {images} has no such file; its people "
-            "are fitted from their keypoints and drawn on grey",
+            reason=f"{keypoints.name} names this picture but {images} has no such file; nothing "
+            "but their keypoints is known of its people",
         )
         for name in absent
     ]

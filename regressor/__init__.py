@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .checkpoints import load_checkpoint
     from .lift import load_lifter
+    from .predict import load_predictor
 
-__all__ = ["load_checkpoint", "load_lifter"]
+__all__ = ["load_checkpoint", "load_lifter", "load_predictor"]
 
-_MODULES = {"load_checkpoint": "checkpoints", "load_lifter": "lift"}
+_MODULES = {"load_checkpoint": "checkpoints", "load_lifter": "lift", "load_predictor": "predict"}
 
 
 def __getattr__(name: str) -> Any:

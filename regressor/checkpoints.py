@@ -89,14 +89,62 @@ def load_checkpoint(
         InputError: the file is missing, damaged or holds code, belongs to another body, or lacks
             tensors of the network it names.
     """
+    return open_network(path, body=body, device=device).network
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedNetwork:
+    """A trained network, and what its file says of it.
+
+    Attributes:
+        network: in eval mode, its gradients off.
+        architecture: name of the task in `tasks.TASKS`, or title of the published system.
+        config: of the task; empty for published files.
+        body_sha256: as in `Checkpoint`; "" for published files.
+    """
+
+    network: nn.Module
+    architecture: str
+    config: Mapping[str, Any]
+    body_sha256: str
+
+
+def open_network(
+    path: Path | str, *, body: Body | None = None, device: torch.device | str = "cpu"
+) -> OpenedNetwork:
+    """Load a trained network with what its file says of it; see `load_checkpoint`."""
     content = _read_plain(path)
+    layout = recognise(content)
     if _is_own(content):
-        network = _build(_checkpoint(content, path), path, body)
-    elif (layout := recognise(content)) is not None:
-        network = load_official(layout, content, path)
+        checkpoint = _checkpoint(content, path)
+        network = _build(checkpoint, path, body)
+        found = (checkpoint.architecture, checkpoint.config, checkpoint.body_sha256)
+    elif layout is not None:
+        network, found = load_official(layout, content, path), (layout.title, {}, "")
     else:
         raise InputError(f"{path}: holds no network known here{_likeness(content)}")
-    return network.to(device).eval().requires_grad_(False)
+    architecture, config, body_sha256 = found
+    return OpenedNetwork(
+        network=network.to(device).eval().requires_grad_(False),
+        architecture=architecture,
+        config=config,
+        body_sha256=body_sha256,
+    )
+
+
+def architecture_of(path: Path | str) -> str:
+    """Name of the task of a checkpoint of ours, or title of the published system.
+
+    Raises:
+        InputError: the file is missing, damaged or holds code, or no network known here.
+    """
+    content = _read_plain(path)
+    layout = recognise(content)
+    if _is_own(content):
+        return _checkpoint(content, path).architecture
+    if layout is not None:
+        return layout.title
+    raise InputError(f"{path}: holds no network known here{_likeness(content)}")
 
 
 def build_network(checkpoint: Checkpoint, path: Path | str, body: Body | None) -> nn.Module:

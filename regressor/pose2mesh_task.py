@@ -21,6 +21,14 @@ from priors.mocap import MocapPoses, load_mocap
 from .checkpoints import load_checkpoint
 from .config import TrainingConfig
 from .curves import CurveRecorder
+from .mesh_losses import (
+    coordinate_loss,
+    edge_loss,
+    face_edges,
+    joint_regressor,
+    joints_of_meshes,
+    normal_loss,
+)
 from .mesh_net import PUBLISHED_CHANNELS
 from .pose2mesh import (
     COCO19,
@@ -29,7 +37,6 @@ from .pose2mesh import (
     make_mesh_net,
     see_people,
 )
-from .pose2mesh_losses import coordinate_loss, edge_loss, face_edges, joint_regressor, normal_loss
 from .pose_net import PoseNet
 from .synthesis import PeopleStream, StreamConfig, SyntheticPeople, validation_config
 from .task import Batch
@@ -73,7 +80,7 @@ class Pose2MeshNetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Pose2MeshLossConfig:
-    """Weights of the losses (`pose2mesh_losses`), which are in metres; the published ones.
+    """Weights of the losses (`mesh_losses`), which are in metres; the published ones.
 
     Attributes:
         pose: of the lifted joints.
@@ -192,14 +199,15 @@ class Pose2MeshTask:
         if estimate.vertices is not None:
             truth = self._true_mesh(batch)
             A, faces = self.mesh_joints.to(truth), self.body.faces
+            joints, true_joints = (joints_of_meshes(A, v) for v in (estimate.vertices, truth))
             edges, true_edges = face_edges(estimate.vertices, faces), face_edges(truth, faces)
             losses |= {
                 "vertex": coordinate_loss(estimate.vertices, truth),
-                "joint": coordinate_loss(A @ estimate.vertices, A @ truth),
+                "joint": coordinate_loss(joints, true_joints),
                 "normal": normal_loss(edges, true_edges),
                 "edge": edge_loss(edges, true_edges),
             }
-        return losses
+        return {name: loss.mean() for name, loss in losses.items()}
 
     @torch.no_grad()
     def _true_mesh(self, batch: Batch) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -14,6 +15,9 @@ from .config import TrainingConfig
 from .task import Batch
 
 MakeBatch = Callable[[int], Batch]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _AHEAD = 2  # batches that each worker is ahead
 
@@ -38,7 +42,7 @@ def prefetch(
     if config.workers == 0:
         return (_pinned(make(number), pin_memory) for number in numbers)
     if config.prefetch == "thread":
-        return _from_threads(lambda n: _pinned(make(n), pin_memory), numbers, config.workers)
+        return map_in_threads(lambda n: _pinned(make(n), pin_memory), numbers, config.workers)
     return _from_processes(make, numbers, config.workers, pin_memory=pin_memory)
 
 
@@ -46,15 +50,22 @@ def _pinned(batch: Batch, pin_memory: bool) -> Batch:
     return {k: v.pin_memory() for k, v in batch.items()} if pin_memory else batch
 
 
-def _from_threads(
-    make: MakeBatch, numbers: Sequence[int], workers: int
-) -> Generator[Batch, None, None]:
+def map_in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Generator[Result, None, None]:
+    """`work` of each item, in order, a few ahead of whom takes them. Close it to end the workers.
+
+    Args:
+        work: called in other threads.
+        items: taken as they are needed, so that there may be any number.
+        workers: threads.
+    """
     # One core each: more would take them from the loop. The setting is the thread's own.
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    waiting: deque[Future[Batch]] = deque()
+    waiting: deque[Future[Result]] = deque()
     try:
-        for number in numbers:
-            waiting.append(pool.submit(make, number))
+        for item in items:
+            waiting.append(pool.submit(work, item))
             if len(waiting) > _AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:

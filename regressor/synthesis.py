@@ -31,7 +31,6 @@ _LEGS = [
 ]
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class PoseConfig:
     """Poses beyond those that were recorded.

@@ -13,9 +13,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from scipy.spatial.transform import Rotation
+from untrained import save_untrained
 
-from fitting.body import load_body
+from fitting.body import load_body, pose_body
+from fitting.files import InputError
 from fitting.problem import PARAMETERS, BodyParams
+from regressor.checkpoints import Checkpoint, save_checkpoint
+from regressor.config import TrainingConfig, config_to_dict
+from regressor.lift import LIFTER_FILE
+from regressor.pose2mesh_task import Pose2MeshConfig, Pose2MeshNetworkConfig, make_network
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -151,10 +157,33 @@ def test_no_run_begins_beyond_the_budget(benchmark):
 
 
 @pytest.fixture(scope="module")
-def accuracy(benchmark, tmp_path_factory):
-    options = ("--people", "3", "--solver", "lm", "--level", "2px", "--level", "4px")
+def pose2mesh(tmp_path_factory):
+    """A checkpoint of an untrained Pose2Mesh."""
+    sizes = Pose2MeshNetworkConfig(pose_width=16, mesh_channels=((4, 4), (4,), (4,), (4, 3)))
+    config = Pose2MeshConfig(training=TrainingConfig(), network=sizes)
+    body = load_body()
+    checkpoint = Checkpoint(
+        architecture="pose2mesh",
+        config=config_to_dict(config),
+        metrics={},
+        body_sha256=body.sha256,
+        model=make_network(config, body).state_dict(),
+    )
+    path = tmp_path_factory.mktemp("pose2mesh") / "best.pt"
+    save_checkpoint(path, checkpoint)
+    return path
+
+
+@pytest.fixture(scope="module")
+def accuracy(benchmark, tmp_path_factory, pose2mesh):
     folder = tmp_path_factory.mktemp("accuracy")
-    return run(benchmark("accuracy"), folder, *options, "--lbfgs-people", "2")
+    options = ["--people", "3", "--solver", "lm", "--level", "2px", "--level", "4px"]
+    options += ["--lbfgs-people", "2", "--pose2mesh", str(pose2mesh)]
+    for seconds in (100.0, 20.5):
+        path = folder / f"{seconds}.json"
+        path.write_text(json.dumps({"seconds": {"train": seconds, "evaluate": 7.0}}))
+        options += ["--training", "pose2mesh", str(path)]
+    return run(benchmark("accuracy"), folder, *options)
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +212,47 @@ def test_accuracy_has_every_start_of_a_solver(accuracy):
     assert told["mpjpe"] < start["mpjpe"]
     assert told["mpjpe"] < untold["mpjpe"], "people keep the depth that a picture does not show"
     assert told["reprojection_px"] < start["reprojection_px"]
+
+
+def test_networks_are_measured_beside_each_other(accuracy, pose2mesh):
+    lifter, other = accuracy["networks"]
+    assert (lifter["network"], other["network"]) == ("lift", "pose2mesh")
+    assert lifter["training_seconds"] is None
+    assert other["training_seconds"] == 120.5
+    assert other["megabytes"] == pytest.approx(pose2mesh.stat().st_size / 1e6, abs=0.06)
+    # weights of 4 bytes fill the file
+    assert other["parameters"] == pytest.approx(pose2mesh.stat().st_size / 4, rel=0.2)
+    for network in accuracy["networks"]:
+        assert [r["noise"] for r in network["results"]] == ["2px", "4px"]
+        assert all(
+            set(r["families"]) == {"everyday", "dance", "acrobatics"} for r in network["results"]
+        )
+    skeletal = [r for r in accuracy["results"] if (r["solver"], r["start"]) == ("start", "lift")]
+    for found, expected in zip(lifter["results"], skeletal, strict=True):
+        # joints of the mesh are some millimetres beside those of the skeleton
+        for name in ("mpjpe", "pa_mpjpe", "pve"):
+            assert found[name] == pytest.approx(expected[name], abs=5)
+        assert other["results"][0]["mpjpe"] > found["mpjpe"], "it is untrained"
+    assert "/" not in accuracy["command"].replace("benchmarks/accuracy.py", "")
+
+
+def test_errors_of_a_swollen_mesh_are_its_growth(benchmark):
+    """A mesh a tenth too large, somewhere else: no error is left once it is scaled."""
+    networks, truth = benchmark("networks"), benchmark("problems").make_truth(load_body(), 3, 0)
+    body = load_body()
+    posed = pose_body(body, truth.params)
+    swollen = 1.1 * posed.vertices + torch.tensor([1.0, 2.0, 3.0])
+    errors = networks.mesh_errors(lambda problem: swollen, body, truth.problem, truth.params)
+    pelvis = (posed.vertices.mT @ body.J_regressor[0])[:, None]
+    expected = 100 * (posed.vertices - pelvis).norm(dim=2).mean(dim=1)
+    np.testing.assert_allclose(errors["pve"], expected, rtol=1e-4)
+    assert (errors["pa_mpjpe"] < 1e-2).all()
+    assert (errors["mpjpe"] > 20).all()
+
+
+def test_only_a_pose2mesh_is_compared(benchmark):
+    with pytest.raises(InputError, match="holds no Pose2Mesh"):
+        benchmark("networks").make_pose2mesh(load_body(), LIFTER_FILE)
 
 
 def test_lbfgs_fits_some_of_every_family(benchmark, monkeypatch):
@@ -238,6 +308,35 @@ def test_readmes_section_has_both(accuracy, speed, update_readme):
     assert with_both[0].endswith(f"| {max(rates):.3g} |")
     assert "times as fast" in section
     assert "times as fast" not in update_readme.results_section(accuracy, None)
+
+
+def test_networks_table_has_sizes_and_every_motion(accuracy, update_readme):
+    lines = update_readme.networks_table(accuracy).splitlines()
+    lifter, other = (record["results"][1] for record in accuracy["networks"])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:10]]
+    assert [row[:2] for row in rows[:3]] == [
+        ["lifter", "all"],
+        ["Pose2Mesh", "all"],
+        ["lifter", "everyday"],
+    ]
+    for row, result in zip(rows, (lifter, other, lifter["families"]["everyday"]), strict=False):
+        shown = [float(number) for number in row[4].split(" / ")]
+        assert shown == [round(result[name]) for name in ("mpjpe", "pa_mpjpe", "pve")]
+        assert row[2] == "–", "true keypoints were not seen"
+    assert rows[0][5:] == ["7.0 million", "14 MB", "–"]
+    assert rows[1][7] == "2 min"
+    assert rows[2][5:] == ["", "", ""]
+
+
+def test_lifter_table_has_every_motion_before_and_after_the_fit(accuracy, update_readme):
+    lines = update_readme.lifter_table(accuracy).splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:8]]
+    assert [row[0] for row in rows[:3]] == ["everyday, lifter", "everyday, fit", "dance, lifter"]
+    of_lift = [r for r in accuracy["results"] if r["start"] == "lift" and r["noise"] == "2px"]
+    for row, result in zip(rows, of_lift, strict=False):
+        errors = result["families"]["everyday"]
+        assert row[1] == "–", "true keypoints were not seen"
+        assert row[2] == f"{errors['mpjpe']:.0f} / {errors['pa_mpjpe']:.0f}"
 
 
 def test_readme_shows_who_else_fitted_the_people_of_lbfgs(accuracy, update_readme):
@@ -301,3 +400,25 @@ def test_people_walk_on_the_ground(benchmark):
     slid = np.linalg.norm(np.diff(feet, axis=0)[..., [0, 2]], axis=2)
     assert slid.min(axis=1).max() < 0.03, "one foot stands"
     assert slid.max() > 0.2, "the other goes"
+
+
+# --- predictions
+
+
+def test_predictions_are_compared_with_the_bare_encoder(benchmark, tmp_path):
+    checkpoint = save_untrained(tmp_path / "best.pt")
+    record = run(
+        benchmark("predict"), tmp_path, "--quick", "--people", "3", "--turns", "1",
+        "--checkpoint", str(checkpoint), "--refined", "3",
+    )  # fmt: skip
+    (found,) = record["networks"].values()
+    rates = found["people_per_second"]
+    assert set(rates) == {"encoder", "regressor", "with_pictures"}
+    assert found["share_of_encoder"] == pytest.approx(
+        rates["regressor"] / rates["encoder"], rel=0.02
+    )
+    share = rates["with_pictures"] / rates["encoder"]
+    assert found["share_with_pictures"] == pytest.approx(share, rel=0.02)
+    errors = record["refinement"]
+    assert set(errors) == {"predicted", "fitted", "lift"}
+    assert errors["fitted"]["reprojection_error_px"] < errors["predicted"]["reprojection_error_px"]

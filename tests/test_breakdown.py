@@ -27,6 +27,7 @@ from fitting.skeleton import KEYPOINT_SETS
 
 # Five invented people. MPJPE of LSP's joints, then what follows from it.
 MPJPE = np.array([40.0, 60.0, 200.0, 100.0, 150.0])
+PCK_2D = np.array([1, 1, 0.5, np.nan, 0])  # the camera of the fourth is not known
 NOISE = np.array([0.0, 0.003, 0.03, 0.03, np.nan])
 SEEN = np.array([17, 17, 3, 12, 0])
 
@@ -34,9 +35,12 @@ SEEN = np.array([17, 17, 3, 12, 0])
 def comparison(**changes) -> Comparison:
     joints = np.zeros((5, 24))
     joints[:, 1:] = MPJPE[:, None]
+    shares = {"pck_150": MPJPE <= 150, "auc": 1 - MPJPE / 400, "pck_2d": PCK_2D}
     errors = {
         "smpl24.mpjpe_mm": MPJPE + 1, "smpl24.pa_mpjpe_mm": MPJPE / 2,
         "lsp14.mpjpe_mm": MPJPE, "lsp14.pa_mpjpe_mm": MPJPE / 4, "pve_mm": MPJPE * 2,
+        **{f"{joints}.{name}": np.asarray(values, float)
+           for joints in ("smpl24", "lsp14") for name, values in shares.items()},
     }  # fmt: skip
     found = Comparison(
         counts={"truth": 7, "matched": 5, "missing": 2, "extra": 0},
@@ -185,7 +189,8 @@ def test_everyone_by_hand():
     assert found["lsp14"] == pytest.approx(
         {
             "mpjpe_mm": 110, "mpjpe_median_mm": 100, "above_150": 1 / 5,
-            "pa_mpjpe_mm": 27.5, "pa_mpjpe_median_mm": 25,
+            "pa_mpjpe_mm": 27.5, "pa_mpjpe_median_mm": 25, "pck_150": 4 / 5, "auc": 0.725,
+            "pck_2d": 2.5 / 4,
         }
     )  # fmt: skip
     assert found["smpl24"]["mpjpe_mm"] == pytest.approx(111)
@@ -269,7 +274,10 @@ def test_numbers_are_strict_json(groups):
 
 # --- pictures
 
-PICTURES = ("calibration.png", "error_by_joint.png", "error_by_keypoints.png", "error_by_noise.png")
+PICTURES = (
+    "calibration.png", "error_by_joint.png", "error_by_keypoints.png", "error_by_noise.png",
+    "pck.png",
+)  # fmt: skip
 
 
 def drawn(axes, label):
@@ -331,6 +339,16 @@ def test_bars_are_the_joints_means():
     np.testing.assert_allclose(lsp.lines[0].get_xdata(), 100)
 
 
+def test_curves_count_the_joints_within_a_distance():
+    (axes,) = evaluation_plots.draw_pck(comparison()).axes
+    lsp = axes.lines[1]
+    assert lsp.get_label().startswith("lsp14, AUC 0.3")
+    at = dict(lsp.get_xydata().tolist())
+    assert [at[mm] for mm in (38.0, 40.0, 60.0, 98.0, 100.0, 150.0)] == pytest.approx(
+        [0, 1 / 5, 2 / 5, 2 / 5, 3 / 5, 4 / 5]
+    )
+
+
 def test_pictures_of_hostile_groups(tmp_path):
     labels = (r"$\frac{", "_hidden", "a" * 200, "x$y")
     grouping = Grouping(labels=labels, index=np.array([0, 1, 2, 3, 3]))
@@ -377,7 +395,7 @@ def test_pictures_that_cannot_be_drawn_are_named_and_old_ones_go(tmp_path):
     left_out = evaluation_plots.write_plots(tmp_path, silent)
     assert sorted(left_out) == ["calibration.png", "error_by_keypoints.png", "error_by_noise.png"]
     assert "joint_std_mm" in left_out["calibration.png"]
-    assert [path.name for path in tmp_path.iterdir()] == ["error_by_joint.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["error_by_joint.png", "pck.png"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

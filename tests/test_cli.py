@@ -316,7 +316,7 @@ def test_pictures_that_cannot_be_read_are_named(fit_cli, pictures, tmp_path, mon
     """Zero bytes, no picture, 1 x 1 and far too large, beside one with a detected person."""
     from PIL import Image
 
-    import fitting.run
+    import fitting.sources
     from fitting.detector import Detection
 
     (pictures / "empty.jpg").touch()
@@ -333,7 +333,7 @@ def test_pictures_that_cannot_be_read_are_named(fit_cli, pictures, tmp_path, mon
             xy = np.random.default_rng(0).uniform(20, 150, (17, 2))
             return [Detection(keypoints_2d=xy, conf=np.full(17, 0.9), score=0.9)]
 
-    monkeypatch.setattr(fitting.run, "load_detector", lambda name: OnePerson())
+    monkeypatch.setattr(fitting.sources, "load_detector", lambda name: OnePerson())
     code, _, err = fit_cli(pictures, "-o", tmp_path / "out")
     assert code == 1
     record = run_record(tmp_path / "out")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fits import fit_columns, fits_table
 
-from fitting.table import PARAMETERS, write_fits
+from fitting.table import PARAMETERS, read_fits, write_fits
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evaluation.md"
 N = 3
@@ -37,10 +37,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def shown_command() -> list[str]:
+def shown_commands() -> list[list[str]]:
     lines = PAGE.read_text(encoding="utf-8").splitlines()
-    (line,) = (line for line in lines if line.startswith("fit-cli"))
-    return shlex.split(line)[1:]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("fit-cli")]
+
+
+def shown_command() -> list[str]:
+    (command,) = (command for command in shown_commands() if "--masks" not in command)
+    return command
 
 
 def keys(value) -> set[str]:
@@ -49,7 +53,8 @@ def keys(value) -> set[str]:
         return set().union(*map(keys, value))
     if not isinstance(value, dict):
         return set()
-    inner = {k: v for k, v in value.items() if k not in ("by_group", "mpjpe_by_joint_mm")}
+    named = ("by_group", "mpjpe_by_joint_mm", "f1_by_part")
+    inner = {k: v for k, v in value.items() if k not in named}
     return set(value).union(*map(keys, inner.values()))
 
 
@@ -69,7 +74,7 @@ def test_the_shown_command(fit_cli, folder):
     assert f"{100 * numbers['overall']['calibration']['within_1']:.0f} % of joints within" in said
     pictures = sorted(path.name for path in (folder / "plots").glob("*"))
     page = PAGE.read_text(encoding="utf-8")
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     assert all(f"`{name}`" in page for name in pictures)
 
 
@@ -78,6 +83,60 @@ def test_every_number_is_described(fit_cli, folder):
     numbers = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
     described = set(re.findall(r"`(\w+)`", PAGE.read_text(encoding="utf-8")))
     assert keys(numbers) <= described
+
+
+@pytest.fixture
+def masks(folder):
+    """A set of drawn people beside fits that are the truth, but for one who has none."""
+    from regressor.rendered_set import SetConfig, write_rendered_set
+    from regressor.rendering import PictureConfig
+
+    pictures = PictureConfig(size=(64, 64), occluded=0, looseness=0)
+    write_rendered_set(folder / "PEOPLE", SetConfig(count=3, pictures=pictures, jobs=1))
+    truth = read_fits(folder / "PEOPLE" / "truth.parquet")
+    write_fits(folder / "OUT" / "fits.parquet", truth.select(np.arange(2)))
+    return folder
+
+
+def test_the_shown_command_with_masks(fit_cli, masks):
+    (command,) = (command for command in shown_commands() if "--masks" in command)
+    options = ("--json", "errors.json", "--plots", "plots")
+    code, said, err = fit_cli(*command, *options)
+    assert (code, err) == (0, "")
+    numbers = json.loads((masks / "errors.json").read_text(encoding="utf-8"))
+    assert keys(numbers) <= set(re.findall(r"`(\w+)`", PAGE.read_text(encoding="utf-8")))
+    scores = numbers["segmentation"]
+    assert (scores["overall"]["pictures"], scores["pictures_left_out"]) == (2, 1)
+    assert scores["overall"]["foreground"]["f1"] > 0.98
+    assert "1 with somebody without a fit left out" in said
+    assert f"F1: background {scores['overall']['parts']['f1_by_part']['background']:.3f}" in said
+    assert (masks / "plots" / "segmentation.png").is_file()
+    assert "by group, joints of h36m14, mm" in said
+    fit_cli("evaluate", "OUT", "PEOPLE/truth.parquet", "--plots", "plots")
+    assert not (masks / "plots" / "segmentation.png").exists()
+
+
+def test_pixels_by_group_and_kind(fit_cli, masks):
+    (masks / "g.csv").write_text("image,person,action\n000000.jpg,0,walk\n", encoding="utf-8")
+    options = ("--groups", "g.csv", "--masks", "PEOPLE/masks", "--mask-kind", "person")
+    code, said, err = fit_cli("evaluate", "OUT", "PEOPLE/truth.parquet", *options)
+    assert (code, err) == (0, "")
+    pixels = said[said.index("pixels") :].splitlines()
+    (walk,) = (line.split() for line in pixels if line.startswith("  walk"))
+    assert walk[1] == "1"
+    assert walk[-2:] == ["-", "-"]
+    code, _, err = fit_cli("evaluate", "OUT", "PEOPLE/truth.parquet", "--masks", masks / "no")
+    assert code == 2
+    assert "no/000000.png does not exist" in err
+
+
+def test_choices_are_those_of_the_library():
+    from cli import evaluate
+    from fitting.evaluation import JOINT_SETS
+    from fitting.segmentation_scores import MASK_KINDS
+
+    assert tuple(JOINT_SETS) == evaluate.JOINT_SETS
+    assert evaluate.MASK_KINDS == MASK_KINDS
 
 
 def test_columns_are_aligned(fit_cli, folder):

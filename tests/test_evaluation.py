@@ -15,11 +15,12 @@ from fits import fits_table as table
 
 from fitting import evaluation
 from fitting.body import Body, load_body, pose_body
-from fitting.evaluation import body_errors, compare_fits, evaluate_fits, mean_errors
+from fitting.evaluation import JOINT_SETS, body_errors, compare_fits, evaluate_fits, mean_errors
 from fitting.files import InputError
+from fitting.keypoints import map_keypoints
 from fitting.metrics import pa_mpjpe
 from fitting.posing import params_of
-from fitting.skeleton import joint_index
+from fitting.skeleton import KEYPOINT_SETS, joint_index
 from fitting.table import FITS_SCHEMA, PARAMETERS, FitsTable, build_fits
 
 LANDMARKS = {"head_top": 3, "neck": 40, "coco_left_knee": 17}  # vertices of the synthetic body
@@ -51,9 +52,9 @@ def bare_body(tmp_path_factory) -> Body:
 def test_perfect_predictions(body):
     result = evaluate_fits(table({}), table({}), body)
     assert result["people"] == {"truth": 4, "matched": 4, "missing": 0, "extra": 0}
-    for name in ("smpl24", "lsp14"):
+    for name in JOINT_SETS:
         assert result[name] == pytest.approx(
-            {"mpjpe_mm": 0, "pa_mpjpe_mm": 0, "pck_150": 1, "auc": 1}, abs=1e-9
+            {"mpjpe_mm": 0, "pa_mpjpe_mm": 0, "pck_150": 1, "auc": 1, "pck_2d": 1}, abs=1e-9
         )
     assert (result["pve_mm"], result["joint_error_px"]) == (0, 0)
     assert result["reprojection_error_px"] == 3
@@ -124,7 +125,7 @@ def test_a_knee_bent_by_half_a_turn(bare_body):
     shin, whole = (2000 * np.hypot(*(rest[j] - rest[knee])[1:]) for j in (ankle, foot))
     assert set(errors) == {"pve_mm"} | {
         f"{joints}.{name}"
-        for joints in ("smpl24", "lsp14")
+        for joints in JOINT_SETS
         for name in ("mpjpe_mm", "pa_mpjpe_mm", "pck_150", "auc")
     }
     np.testing.assert_allclose(errors["smpl24.mpjpe_mm"], [0, (shin + whole) / 24], atol=1e-3)
@@ -181,10 +182,48 @@ def test_each_body_is_seen_by_its_own_camera(body):
     assert result["smpl24"]["mpjpe_mm"] == 0
 
 
+@pytest.mark.parametrize("name", JOINT_SETS)
+def test_joints_in_the_picture_within_a_tenth_of_the_person(body, name):
+    """One camera is moved by a little less and a little more than a tenth of the box."""
+    posed = pose_body(body, params_of(table({}, 1), body.v_template))
+    joints = map_keypoints(body, JOINT_SETS[name])
+    points = joints(posed)[0, joints.defined].numpy()
+    pixels = FOCAL * points[:, :2] / points[:, 2:]
+    size = np.ptp(pixels, axis=0).max()
+    for share, expected in ((0.09, 1), (0.11, 0)):
+        moved = {"cx": np.full(1, 319.5 + share * size)}
+        result = evaluate_fits(table(moved, 1), table({}, 1), body)
+        assert result[name]["pck_2d"] == expected
+
+
+def test_human36m_is_judged_by_14_of_its_17_joints(body):
+    """Those of `H36M_TO_J14` in SPIN's constants.py: all but 0 pelvis, 7 spine and 9 nose."""
+    chosen = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
+    moved = {"body_pose": columns(2)["body_pose"] * 0.5}
+    found = compare_fits(table(moved, 2), table({}, 2), body).bodies
+    names = found.joint_names["h36m17"]
+    errors = dict(zip(names, found.joint_errors_mm["h36m17"].T, strict=True))
+    whole = KEYPOINT_SETS["h36m17"].names
+    wanted = [whole[i] for i in chosen if whole[i] in names]
+    assert len(wanted) > 10
+    assert set(wanted) == set(found.joint_names["h36m14"])
+    expected = np.mean([errors[joint] for joint in wanted], axis=0)
+    np.testing.assert_allclose(found.errors["h36m14.mpjpe_mm"], expected)
+
+
+def test_a_body_elsewhere_is_not_seen_by_the_others_camera(body):
+    flat = {name: np.zeros_like(columns(2)[name]) for name in ("global_orient", "body_pose")}
+    shifted = {"transl": np.tile([0.5, 0.0, 10.0], (2, 1)), "fx": np.full(2, 700.0)}
+    result = evaluate_fits(table(flat | shifted, 2), table(flat, 2), body)
+    X, _, Z = body.rest_joints(torch.from_numpy(columns(2)["betas"])).numpy().transpose(2, 0, 1)
+    expected = np.abs(700 * (X + 0.5) - FOCAL * X) / (10 + Z)
+    assert result["joint_error_px"] == pytest.approx(expected.mean(), rel=1e-5)
+
+
 def test_unknown_cameras_leave_the_pixels_out(body):
     unknown = {name: np.full(4, np.nan) for name in ("fx", "reprojection_error_px")}
     result = evaluate_fits(table(unknown), table({}), body)
-    assert result["joint_error_px"] is None
+    assert result["joint_error_px"] is result["smpl24"]["pck_2d"] is None
     assert result["reprojection_error_px"] is None
     assert result["smpl24"]["mpjpe_mm"] == 0
 

@@ -18,6 +18,7 @@ from fitting.metrics import (
     mpjpe,
     pa_mpjpe,
     pck,
+    pck_2d,
     point_errors_mm,
     pve,
     relative_to_root,
@@ -194,3 +195,10 @@ def test_errors_name_the_shape():
         mpjpe(np.zeros((2, 4, 3)), np.zeros((1, 4, 3)))
     with pytest.raises(ValueError, match="not all 0"):
         align_similarity(np.zeros((4, 3)), np.zeros((4, 3)), weights=np.zeros(4))
+
+
+def test_pck_2d_by_hand():
+    errors = np.array([[0.0, 9.9, 10, 10.1], [0, 1, 2, np.nan], [0, 1, 2, 3]])
+    shares = pck_2d(errors, np.array([100.0, 100, np.nan]))
+    np.testing.assert_array_equal(shares, [0.75, np.nan, np.nan])
+    np.testing.assert_array_equal(pck_2d(errors[:1], [100.0], share=0.099), [0.5])

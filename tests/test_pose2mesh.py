@@ -27,6 +27,14 @@ from regressor.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from regressor.config import config_to_dict, load_config
 from regressor.curves import CurveRecorder, draw_curves
 from regressor.mesh_graph import build_mesh_graph
+from regressor.mesh_losses import (
+    coordinate_loss,
+    edge_loss,
+    face_edges,
+    joint_regressor,
+    joints_of_meshes,
+    normal_loss,
+)
 from regressor.mesh_net import PUBLISHED_CHANNELS, MeshNet
 from regressor.optimizers import make_optimizer
 from regressor.pose2mesh import (
@@ -38,13 +46,6 @@ from regressor.pose2mesh import (
     predict,
     see_people,
     skeleton_graph,
-)
-from regressor.pose2mesh_losses import (
-    coordinate_loss,
-    edge_loss,
-    face_edges,
-    joint_regressor,
-    normal_loss,
 )
 from regressor.pose2mesh_official import from_official_state
 from regressor.pose2mesh_task import Pose2MeshTask
@@ -481,8 +482,9 @@ def test_faces_without_area_have_gradients(loss):
     assert flat.grad.isfinite().all()
 
 
-def test_coordinate_loss_is_the_mean_absolute_difference():
-    assert coordinate_loss(torch.full((2, 5, 3), 0.25), torch.zeros(2, 5, 3)) == 0.25
+def test_coordinate_loss_is_the_mean_absolute_difference_of_each_person():
+    points = torch.tensor([0.25, 0.5]).view(2, 1, 1).expand(2, 5, 3)
+    assert coordinate_loss(points, torch.zeros(2, 5, 3)).tolist() == [0.25, 0.5]
 
 
 @pytest.mark.parametrize("name", ["coco17", "smpl24", "lsp14"])
@@ -492,6 +494,13 @@ def test_joints_of_a_mesh_at_rest_are_the_bodys(body, name):
     keypoints = map_keypoints(body, keypoint_set(name))
     found = joint_regressor(body, keypoints.keypoint_set) @ posed.vertices
     torch.testing.assert_close(found, keypoints(posed), atol=1e-5, rtol=0)
+
+
+def test_joints_of_meshes_are_weighted_sums(rng):
+    regressor, vertices = rng.random((4, 9)), rng.normal(size=(3, 9, 3))
+    expected = np.einsum("pv,bvc->bpc", regressor, vertices)
+    found = joints_of_meshes(torch.from_numpy(regressor), torch.from_numpy(vertices))
+    np.testing.assert_allclose(found, expected)
 
 
 # --- Training and use -------------------------------------------------------------------------
@@ -626,6 +635,16 @@ def test_the_second_stage_takes_the_first_ones_lifter(make_task, tmp_path):
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     with pytest.raises(InputError, match="of another size"):
         make_task(small_config("pose2mesh", f"posenet={path}", "network.pose_width=33"))
+
+
+@pytest.mark.parametrize("name", ["pose2mesh", "pose2mesh_small"])
+def test_the_stages_of_a_config_fit_together(name):
+    second = load_config(CONFIGS / f"{name}.yaml")
+    first = load_config(CONFIGS / f"{name}_posenet.yaml")
+    assert (first.stage, second.stage) == ("posenet", "whole")
+    assert first.data == second.data
+    channels = first.network.mesh_channels  # of no meaning there
+    assert replace(second.network, mesh_channels=channels) == first.network
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Write the results of README.md and docs/fitting.md from the committed JSON of the benchmarks.
+"""Write the results on README.md and pages of docs/ from the committed JSON of the benchmarks.
 
 python tools/update_readme.py [--check]
 """
@@ -14,7 +14,8 @@ import click
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "fitting.md")
+_DOCS = ("fitting", "lifter", "pose2mesh", "regressors")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in _DOCS))
 NOISE = {"true": "true", "2px": "σ = 2 px", "4px": "σ = 4 px"}
 MISSING = "–"
 
@@ -191,6 +192,119 @@ def calibration_table(calibration: Record) -> str:
     return "\n".join([*lines, "", _source(calibration)]) + "\n"
 
 
+def lifter_table(accuracy: Record) -> str:
+    """Markdown of the lifter alone and of fits that begin at its estimates, by kind of motion."""
+    results = [r for r in accuracy["results"] if r["start"] == "lift"]
+    lines = [f"| | {' | '.join(NOISE.values())} |", "|---|--:|--:|--:|"]
+    for motion in results[0]["families"]:
+        for stage, solver in (("lifter", "start"), ("fit", "lm")):
+            by_noise = {r["noise"]: r for r in results if r["solver"] == solver}
+            cells = [_errors(_of_motion(by_noise.get(noise), motion)) for noise in NOISE]
+            lines.append(f"| {motion}, {stage} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _source(accuracy)]) + "\n"
+
+
+_NETWORKS = {"lift": "lifter", "pose2mesh": "Pose2Mesh"}
+
+
+def networks_table(accuracy: Record) -> str:
+    """Markdown of the networks alone in a run of benchmarks/accuracy.py --pose2mesh."""
+    lines = [
+        f"| network | motion | {' | '.join(NOISE.values())} | weights | file | training |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    families = list(accuracy["networks"][0]["results"][0]["families"])
+    for motion in (None, *families):
+        for record in accuracy["networks"]:
+            cells = [_NETWORKS[record["network"]], motion or "all"]
+            by_noise = {r["noise"]: _of_motion(r, motion) for r in record["results"]}
+            cells += [_three_errors(by_noise.get(noise)) for noise in NOISE]
+            cells += _cost(record) if motion is None else [""] * 3
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _source(accuracy)]) + "\n"
+
+
+def _of_motion(result: Record | None, motion: str | None) -> Record | None:
+    """The errors of one family of motion, or of everyone."""
+    return result if motion is None or result is None else result["families"][motion]
+
+
+def _three_errors(result: Record | None) -> str:
+    return MISSING if result is None else f"{_errors(result)} / {result['pve']:.0f}"
+
+
+def _cost(network: Record) -> list[str]:
+    seconds = network["training_seconds"]
+    return [
+        f"{network['parameters'] / 1e6:.1f} million",
+        f"{network['megabytes']:.0f} MB",
+        MISSING if seconds is None else f"{seconds / 60:.0f} min",
+    ]
+
+
+_TEST_SETS = ("clear", "occluded")
+
+
+def regressors_table(regressors: Record, accuracy: Record | None) -> str:
+    """Markdown of a run of benchmarks/regressors.py, with the networks of accuracy.json."""
+    runs: dict[str, list[Record]] = {}
+    for record in regressors["runs"]:
+        runs.setdefault(record["run"], []).append(record)
+    lines = [
+        "| run | | trained weights | steps | nothing in front | something in front |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for name, records in runs.items():
+        weights = f"{records[0]['trained_weights'] / 1e6:.1f} million"
+        steps = " and ".join(str(record["steps"]) for record in records)
+        errors = [_mean_errors(records, on) for on in _TEST_SETS]
+        lines.append(
+            f"| `{name}` | {records[0]['what']} | {weights} | {steps} | {' | '.join(errors)} |"
+        )
+    lines += ["", *_findings(regressors["comparisons"], accuracy)]
+    if (best := regressors["best"]) is not None:
+        lines += ["", _best_sentence(best)]
+    return "\n".join([*lines, "", _source(regressors)]) + "\n"
+
+
+def _best_sentence(best: Record) -> str:
+    baseline = f"`{best['baseline']}` with PA-MPJPE {best['baseline_pa_mpjpe_mm']:.1f} mm"
+    if best["run"] == best["baseline"]:
+        return f"No run is better than {baseline}."
+    return (
+        f"The best is `{best['run']}`: PA-MPJPE {best['pa_mpjpe_mm']:.1f} mm, "
+        f"{best['lower_by']:.0%} less than {baseline}."
+    )
+
+
+def _mean_errors(records: list[Record], on: str) -> str:
+    """MPJPE / PA-MPJPE / PVE, means over seeds, mm."""
+    measures = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm")
+    return " / ".join(
+        f"{sum(r['errors'][on][m] for r in records) / len(records):.0f}" for m in measures
+    )
+
+
+def _findings(comparisons: list[Record], accuracy: Record | None) -> list[str]:
+    """What was said, and whether it is seen."""
+    lines = ["| said | by | PA-MPJPE, mm | by seed | seen here |", "|---|---|--:|--:|---|"]
+    for claim in comparisons:
+        errors = f"{claim['worse_pa_mpjpe_mm']:.1f} → {claim['better_pa_mpjpe_mm']:.1f}"
+        seeds = ", ".join(f"{difference:+.1f}" for difference in claim["differences_mm"])
+        seen = "yes" if claim["seen"] else "**no**"
+        lines.append(f"| {claim['claim']} | {claim['source']} | {errors} | {seeds} | {seen} |")
+    if accuracy is not None and "networks" in accuracy:
+        lifter, mesh = (
+            {r["noise"]: r["pa_mpjpe"] for r in network["results"]}["2px"]
+            for network in sorted(accuracy["networks"], key=lambda n: n["network"])
+        )
+        lines.append(
+            "| from keypoints, a mesh network is better than a lifter of parameters | Choi et al., "
+            f"ECCV 2020 | {lifter:.1f} → {mesh:.1f} | | {'yes' if mesh < lifter else '**no**'} |"
+        )
+    return lines
+
+
 def _load(name: str, results: Path) -> Record | None:
     path = results / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -198,15 +312,20 @@ def _load(name: str, results: Path) -> Record | None:
 
 def updated(page: str, results: Path = RESULTS) -> str:
     """A page's text with its marked sections made from the JSON in the folder `results`."""
-    names = ("accuracy", "speed", "video", "calibration")
-    accuracy, speed, video, calibration = (_load(name, results) for name in names)
+    names = ("accuracy", "speed", "video", "calibration", "regressors")
+    accuracy, speed, video, calibration, regressors = (_load(name, results) for name in names)
     sections: dict[str, str] = {}
     if accuracy is not None:
         sections["results"] = results_section(accuracy, speed)
+        sections["lifter table"] = lifter_table(accuracy)
+        if "networks" in accuracy:
+            sections["networks table"] = networks_table(accuracy)
     if video is not None:
         sections |= {"video": video_sentence(video), "video table": video_table(video)}
     if calibration is not None:
         sections["calibration table"] = calibration_table(calibration)
+    if regressors is not None:
+        sections["regressors table"] = regressors_table(regressors, accuracy)
     for name, section in sections.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         page = marked.sub(lambda match, text=section: match[1] + text + match[2], page)

@@ -1,0 +1,281 @@
+"""Training image regressors: HMR, SPIN, PARE, CLIFF and plainer ones, on people with pictures."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fitting.body import Body, load_body
+from fitting.camera import project_points, weak_to_transl
+from fitting.files import InputError
+from fitting.keypoint_body import KeypointBody
+from fitting.keypoints import map_keypoints
+from fitting.metrics import mpjpe, pa_mpjpe, pve
+from fitting.overlay import draw_overlay
+from priors.mocap import load_mocap
+
+from .adversarial import AdversarialConfig, RealPeople, adversarial_losses
+from .augmentation import AugmentationConfig
+from .config import TrainingConfig
+from .crops import CROP_SCALE, crop_matrix, restore_crops, transform_points
+from .heads import ImageEstimate, MeanParams, rest_pose
+from .image_architectures import (
+    AdversarialRegressor,
+    ImageNetworkConfig,
+    find_regressor,
+    make_regressor,
+)
+from .image_data import ImageData, ImageDataConfig
+from .image_losses import ImageLossConfig, image_loss_sum, image_losses
+from .image_networks import ImageRegressor, locate_crops
+from .image_sources import SourceConfig
+from .task import Batch
+
+_PCK_SHARE = 0.1  # of the longer side of the box about the person
+_CHUNK = 64  # people estimated at once when judged
+_SHOWN = 8  # people in a picture of overlays
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """By whom the network is judged.
+
+    Attributes:
+        source: of people that are not among those to learn from.
+        people: how many; their crops stay in memory, 0.6 MB each at 224 pixels.
+    """
+
+    source: SourceConfig = field(
+        default_factory=lambda: SourceConfig(kind="drawn", split="validation")
+    )
+    people: int = 256
+
+    def __post_init__(self) -> None:
+        if self.people < 1:
+            raise ValueError(f"people must be at least 1, got {self.people}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """A file of `configs/` for an image regressor."""
+
+    task: Literal["image"] = "image"
+    seed: int = 0
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=64))
+    network: ImageNetworkConfig = field(default_factory=ImageNetworkConfig)
+    data: ImageDataConfig = field(default_factory=ImageDataConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    loss: ImageLossConfig = field(default_factory=ImageLossConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+
+    def __post_init__(self) -> None:
+        if self.loss.parts > 0 and self.network.head != "part_attention":
+            raise ValueError(
+                f"loss.parts needs the head part_attention, not {self.network.head}; set it to 0"
+            )
+        if self.network.frozen and self.training.average.kind != "none":
+            raise ValueError(
+                "training.average estimates batch norms anew, and those of a frozen encoder are to "
+                "stay; set its kind to none, or network.frozen to false"
+            )
+
+
+class ImageTask:
+    """What `training.train` needs to know of an image regressor."""
+
+    name = "image"
+
+    def __init__(self, config: ImageConfig) -> None:
+        """Open the sources and make the network.
+
+        Raises:
+            InputError: a source or a file of weights cannot be used.
+        """
+        self.config = config
+        self.body = load_body(Path(config.data.body) if config.data.body else None)
+        self.body_sha256 = self.body.sha256
+        self.data = ImageData(
+            config.data, self.body, seed=config.seed, augmentation=config.augmentation
+        )
+        self.network: nn.Module = make_regressor(
+            config.network,
+            adversarial=config.adversarial.encoder > 0,
+            mean=self._mean(),
+        )
+        if config.loss.parts > 0:  # known only now: the network starts from the mean of the data
+            self.data.part_size = _map_size(find_regressor(self.network), config.data.crop_size)
+        judged = ImageDataConfig(
+            sources=(config.evaluation.source,),
+            crop_size=config.data.crop_size,
+            filter=config.data.filter,
+        )
+        # another seed, so that drawn people are others even if the splits are not
+        self.validation = ImageData(judged, self.body, seed=config.seed + 1)
+        in_3d = self.validation.sources[0].mean is not None
+        self.judged_by = "pa_mpjpe_mm" if in_3d else "keypoint_error"
+        self.keypoint_body = KeypointBody(self.body, map_keypoints(self.body, self.data.keypoints))
+        self._real_people = None
+        if config.adversarial.encoder > 0:
+            self._real_people = RealPeople(load_mocap(), seed=config.seed)
+
+    def _mean(self) -> MeanParams:
+        """What the head starts from."""
+        if self.config.network.mean != "data":
+            return rest_pose()
+        known = [s.mean for s in self.data.sources if s.mean is not None]
+        if not known:
+            raise InputError(
+                "network.mean data needs people with body parameters, and no source has any; use "
+                "rest"
+            )
+        return known[0]
+
+    def batch(self, number: int) -> Batch:
+        """People of batch `number`, and real people for discriminators, where there are any."""
+        size = self.config.training.batch_size
+        batch = self.data.batch(number, size)
+        if self._real_people is not None:
+            batch["real_pose"], batch["real_betas"] = self._real_people.draw(number, size)
+        return batch
+
+    def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Every loss by name, and their weighted sum."""
+        estimate = _estimate(network, batch)
+        config = self.config
+        body, keypoint_body = self._bodies_on(batch["images"].device)
+        losses = image_losses(estimate, batch, body, keypoint_body, config.loss)
+        total = image_loss_sum(losses, config.loss)
+        regressor = find_regressor(network)
+        if isinstance(regressor, AdversarialRegressor):
+            against = adversarial_losses(
+                regressor.discriminator,
+                estimate,
+                batch["real_pose"],
+                batch["real_betas"],
+                (batch["conf"] > 0).any(dim=1),
+            )
+            total = total + config.adversarial.encoder * against["adversarial_encoder"]
+            total = total + config.adversarial.discriminator * against["adversarial_discriminator"]
+            losses = losses | against
+        return {"loss": total, **losses}
+
+    def _bodies_on(self, device: torch.device) -> tuple[Body, KeypointBody]:
+        """The bodies where the network is; the data's own stays on the CPU."""
+        if self.body.v_template.device != device:
+            self.body = copy.deepcopy(self.body).to(device)
+            self.keypoint_body = copy.deepcopy(self.keypoint_body).to(device)
+        return self.body, self.keypoint_body
+
+    @cached_property
+    def _held_out(self) -> Batch:
+        """Whom the network is judged by, read once."""
+        return self.validation.first(self.config.evaluation.people)
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Errors on held-out people; those in 3D on SMPL's 24 joints, from the pelvis."""
+        truth = self._held_out
+        seen = [self._see(network, chunk) for chunk in _chunks(truth)]
+        found = {name: torch.cat([part[name] for part in seen]).numpy() for name in seen[0]}
+        metrics: dict[str, float] = {}
+        known = truth["has_params"].numpy() > 0
+        if known.any():
+            metrics |= _errors_in_3d({n: v[known] for n, v in found.items()})
+        error = np.linalg.norm(found["projected"] - truth["keypoints_2d"].numpy(), axis=2)
+        error = (error / truth["crop"][:, 2:].numpy())[truth["conf"].numpy() > 0]
+        return {
+            **metrics,
+            "keypoint_error": float(error.mean()),
+            "pck_2d": float((CROP_SCALE * error <= _PCK_SHARE).mean()),
+        }
+
+    def _see(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Estimated and true points of the people of a batch, metres and pixels, on the CPU."""
+        device = next(network.parameters()).device
+        body, keypoint_body = self._bodies_on(device)
+        batch = {name: value.to(device) for name, value in batch.items()}
+        estimate = _estimate(network, batch)
+        posed = body.pose(estimate.pose_rotmat, estimate.betas)
+        truth = body.pose(batch["pose_rotmat"], batch["betas"])
+        keypoints, _ = keypoint_body.pose_rotations(estimate.pose_rotmat, estimate.betas)
+        transl = weak_to_transl(estimate.weak_cam, batch["crop"], batch["intrinsics"])
+        projected, _ = project_points(keypoints + transl[:, None], batch["intrinsics"])
+        points = {
+            "joints": posed.joints,
+            "true_joints": truth.joints,
+            "vertices": posed.vertices,
+            "true_vertices": truth.vertices,
+            "transl": transl,
+            "projected": projected,
+        }
+        return {name: value.cpu() for name, value in points.items()}
+
+    def pictures(self, network: nn.Module) -> dict[str, NDArray[np.uint8]]:
+        """A few held-out people, and the estimated bodies over them."""
+        batch = {name: value[:_SHOWN] for name, value in self._held_out.items()}
+        seen = self._see(network, batch)
+        crops, faces = restore_crops(batch["images"]), self.body.faces.cpu().numpy()
+        columns = []
+        for i, crop in enumerate(crops):
+            matrix = crop_matrix(batch["crop"][i].numpy(), len(crop))
+            to_crop = np.vstack([matrix, [0, 0, 1]]) @ batch["intrinsics"][i].numpy()
+            overlay = draw_overlay(
+                crop,
+                (seen["vertices"][i] + seen["transl"][i]).numpy(),
+                faces,
+                to_crop,
+                keypoints_2d=transform_points(batch["keypoints_2d"][i].numpy(), matrix),
+                conf=batch["conf"][i].numpy(),
+            )
+            columns.append(np.concatenate([crop, overlay]))
+        return {"people": np.concatenate(columns, axis=1)}
+
+
+def _estimate(network: nn.Module, batch: Batch) -> ImageEstimate:
+    """What a network says of the people of a batch; CLIFF's is told where their crops are."""
+    if find_regressor(network).head.needs_box:
+        return network(batch["images"], locate_crops(batch["crop"], batch["intrinsics"]))
+    return network(batch["images"])
+
+
+def _chunks(batch: Batch) -> Iterator[Batch]:
+    for start in range(0, len(batch["images"]), _CHUNK):
+        yield {name: value[start : start + _CHUNK] for name, value in batch.items()}
+
+
+def _errors_in_3d(points: dict[str, NDArray[np.floating]]) -> dict[str, float]:
+    joints, truth = points["joints"], points["true_joints"]
+    mesh = pve(points["vertices"], points["true_vertices"], joints[:, 0], truth[:, 0])
+    return {
+        "mpjpe_mm": float(mpjpe(joints, truth).mean()),
+        "pa_mpjpe_mm": float(pa_mpjpe(joints, truth).mean()),
+        "pve_mm": float(mesh.mean()),
+    }
+
+
+@torch.no_grad()
+def _map_size(regressor: ImageRegressor, crop_size: int) -> int:
+    """Pixels across the encoder's feature map, which are those of the body parts."""
+    was_training = regressor.training
+    features = regressor.eval().encoder(torch.zeros(1, 3, crop_size, crop_size))
+    regressor.train(was_training)
+    return features.shape[-1]
+
+
+def make_task(config: ImageConfig) -> ImageTask:
+    """The task of a configuration."""
+    return ImageTask(config)
+
+
+def make_network(config: ImageConfig, body: Body | None) -> ImageRegressor:
+    """The network alone, for a checkpoint's weights. It does not depend on the body."""
+    return make_regressor(config.network, adversarial=config.adversarial.encoder > 0)
