@@ -181,6 +181,8 @@ _BODY25 = (
     "left_wrist", "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee",
     "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear", *_TOES,
 )  # fmt: skip
+# OpenPose's experimental model: COCO's 17, MPII's upper neck and head top, then the feet.
+_BODY25B = (*_COCO17, "neck", "head_top", *_TOES)
 _BODY25_LIMBS = (
     *_ARMS_AND_LEGS, ("neck", "left_shoulder"), ("neck", "right_shoulder"), ("neck", "mid_hip"),
     ("neck", "nose"), ("mid_hip", "left_hip"), ("mid_hip", "right_hip"), *_FACE, *_FEET,
@@ -297,6 +299,9 @@ KEYPOINT_SETS: dict[str, KeypointSet] = {
     )
 }  # fmt: skip
 KEYPOINT_SETS["spin49"] = _spin49()
+KEYPOINT_SETS["body25b"] = _annotated(
+    "body25b", _BODY25B, (*_LIMBS, *_FACE, *_FEET, ("neck", "head_top")), unreliable=_HIPS
+)
 
 # Every body point that some set has, once: what all sets have in common.
 _ALL_POINTS = tuple(dict.fromkeys(point for s in KEYPOINT_SETS.values() for point in s.points))

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cli.fit import KEYPOINT_FORMATS
+from cli.sources import KEYPOINT_FORMATS
 from fitting.files import InputError
 from fitting.people import People, check_rows, concatenate, index_within_image, is_safe_name
 from fitting.readers import FORMATS, read_people, recognise_format
@@ -357,7 +357,6 @@ def test_openpose_faults_of_a_whole_file(tmp_path, pictures):
     normalised = {"pose_keypoints_2d": [0.5, 0.25, 0.9] * 25}
     fails({"people": [normalised]}, "--keypoint_scale 0")
     fails({"people": [openpose_person(15)]}, "15 keypoints.*BODY_25")
-    fails({"people": [openpose_person()]}, "BODY_25B is not supported", keypoint_set="body_25b")
     fails({"people": 3}, "no list of people", keypoint_format="openpose")
     fails([1], "its top level holds a list", keypoint_format="openpose")
 
@@ -466,7 +465,7 @@ def test_formats_are_told_by_content_not_by_name(tmp_path):
 
 
 def test_unknown_content_is_answered_with_what_is_known(tmp_path):
-    known = "COCO's images and annotations or OpenPose's people .* or an .npz with keypoints_2d"
+    known = "MMPose's instance_info .*, or COCO's images and annotations, or OpenPose's people .*"
     with pytest.raises(InputError, match=f"top level holds 'shapes'; expected {known}"):
         read_people(write(tmp_path / "a.json", {"shapes": []}))
     folder = tmp_path / "folder"
@@ -494,7 +493,7 @@ def test_paths_of_no_use(tmp_path):
     for keypoint_format in ("auto", "coco", "openpose", "npz"):
         fails(b"", "is empty", keypoint_format=keypoint_format, images=tmp_path)
     fails(b'{"images": [', "not valid JSON")
-    fails(b"\xff\xd8\xff\xe0", "neither JSON nor .npz")
+    fails(b"\xff\xd8\xff\xe0", "neither JSON, .npz, .mat, .pkl nor .parquet")
     fails(b"[" * 100_000, "not valid JSON")
     fails(b'{"\xff": 1}', "not valid JSON")
     fails(b"3", "a single int", keypoint_format="coco")

@@ -18,7 +18,7 @@ from fitting.skeleton import (
 
 COUNTS = {
     "coco17": 17, "coco_wholebody": 23, "body25": 25, "blazepose33": 33, "lsp14": 14, "mpii16": 16,
-    "h36m17": 17, "smpl24": 24, "spin49": 49,
+    "h36m17": 17, "smpl24": 24, "spin49": 49, "body25b": 25,
 }  # fmt: skip
 
 # Anchors from the formats' own documentation: (set, index, name).
@@ -28,6 +28,7 @@ ANCHORS = [
     ("blazepose33", 32, "right_foot_index"), ("lsp14", 0, "right_ankle"), ("lsp14", 13, "head_top"),
     ("mpii16", 10, "right_wrist"), ("mpii16", 6, "pelvis"), ("h36m17", 1, "right_hip"),
     ("h36m17", 16, "right_wrist"), ("smpl24", 15, "head"), ("spin49", 25, "right_ankle"),
+    ("body25b", 8, "right_elbow"), ("body25b", 18, "head_top"), ("body25b", 24, "right_heel"),
     ("spin49", 39, "pelvis"), ("spin49", 43, "head"), ("spin49", 44, "nose"),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Read people with 2D keypoints from COCO JSON, OpenPose JSON and plain `.npz` files.
+"""Read people with 2D keypoints from the files of data sets, detectors and other programs.
 
 Files come from strangers: a bad row is left out and named, a file that cannot be used at all is an
 `InputError`, and nothing in a file is ever unpickled or used as a path outside the picture folder.
@@ -13,14 +13,22 @@ from pathlib import Path
 from ..files import InputError
 from ..people import People, Problem
 from ..skeleton import keypoint_set as set_of_name
-from . import coco, openpose, plain
-from .common import Reader, Request, list_keys, list_names
+from . import coco, fits, humandata, lsp, mmpose, mpii, openpose, plain, spin, threedpw
+from .common import Reader, Request, list_keys, list_names, shown
+from .matlab import is_matlab, list_variables
 
 # The first that recognises a file reads it: a format that looks like another goes before it.
 _READERS: dict[str, Reader] = {
+    "mmpose": mmpose.READER,
     "coco": coco.READER,
     "openpose": openpose.READER,
+    "spin": spin.READER,
+    "humandata": humandata.READER,
     "npz": plain.READER,
+    "lsp": lsp.READER,
+    "mpii": mpii.READER,
+    "3dpw": threedpw.READER,
+    "fits": fits.READER,
 }
 FORMATS = ("auto", *_READERS)
 
@@ -36,9 +44,8 @@ def read_people(
 ) -> tuple[People, list[Problem]]:
     """Read people with 2D keypoints.
 
-    Formats: `coco` (person keypoints, COCO-WholeBody, or a bare list of results), `openpose` (a
-    folder of `*_keypoints.json` or one such file) and `npz` (docs/conventions.md); `auto` looks at
-    the content. People keep the order of the file, those without any seen keypoint included.
+    docs/formats.md describes the formats; `auto` looks at the content. People keep the order of the
+    file, those without any seen keypoint included.
 
     Args:
         path: file or folder.
@@ -84,8 +91,6 @@ def _checked_request(path: Path | str, set_name: str | None, images: Path | str 
 
 
 def _checked_set(name: str) -> str:
-    if name.lower().replace("_", "") == "body25b":
-        raise InputError("OpenPose's BODY_25B is not supported; run it with --model_pose BODY_25")
     try:
         return set_of_name(name).name
     except ValueError as error:
@@ -96,7 +101,7 @@ def _recognise(request: Request) -> str:
     for name, reader in _READERS.items():
         if reader.recognises(request):
             return name
-    path, known = request.path, " or ".join(reader.holds for reader in _READERS.values())
+    path, known = request.path, ", or ".join(reader.holds for reader in _READERS.values())
     if path.is_dir():
         raise InputError(
             f"{path} holds no keypoints, it holds {list_names(path)}; expected {known}"
@@ -108,7 +113,10 @@ def _recognise(request: Request) -> str:
         )
     if request.start.startswith(_ARRAY_MAGIC):
         raise InputError(f"{path} is a single array; save it with names by numpy.savez")
+    if is_matlab(request):
+        names = ", ".join(map(shown, list_variables(path))) or "nothing"
+        raise InputError(f"{path} is a MATLAB file of {names}; expected joints of LSP, or RELEASE")
     raise InputError(
-        f"{path} is neither JSON nor .npz (it begins with {request.start[:8]!r}); give a file of "
-        "keypoints"
+        f"{path} is neither JSON, .npz, .mat, .pkl nor .parquet (it begins with "
+        f"{request.start[:8]!r}); give a file of keypoints"
     )

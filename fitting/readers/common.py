@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,9 @@ import numpy as np
 from ..files import InputError
 from ..images import ImageError, read_size
 from ..people import MAX_NAME, People, Problem, check_rows, index_within_image
+
+_NUMBER_TYPES = {int, float}  # of JSON; bool, a kind of int in Python, is none of its numbers
+_ZIP_MAGIC = b"PK\x03\x04"
 
 
 class RowError(Exception):
@@ -57,6 +59,22 @@ class Request:
     def top_level(self) -> Mapping[str, Any]:
         """The top-level dictionary; empty where the path is no JSON file or holds a list."""
         return self.document if self.is_json and isinstance(self.document, dict) else {}
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether the path is a file that begins like an `.npz`."""
+        return self.start.startswith(_ZIP_MAGIC)
+
+    @cached_property
+    def array_names(self) -> tuple[str, ...]:
+        """Names of the arrays in an `.npz`; none where the path is no such file."""
+        if not self.is_zip:
+            return ()
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return tuple(name.removesuffix(".npy") for name in archive.namelist())
+        except Exception:  # a damaged archive; the reader of `.npz` says what is wrong with it
+            return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,19 +156,18 @@ def stack_triplets(
 def _numbers(lists: Sequence[list[Any]], length: int) -> np.ndarray | list[list[float] | None]:
     """An (N, length) array of numbers, or row by row with None for rows of something else.
 
-    NumPy alone would take "12" for 12 and null for NaN.
+    NumPy alone would take "12" for 12, true for 1 and null for NaN.
     """
     if not lists:
         return np.zeros((0, length))
-    try:
+    good = [set(map(type, row)) <= _NUMBER_TYPES for row in lists]
+    if all(good):
         values = np.array(lists)
-    except (ValueError, OverflowError):  # lists or dictionaries where numbers should be
-        values = np.array(None)
-    if values.dtype.kind in "iuf" and values.shape == (len(lists), length):
-        return values.astype(np.float64)
+        if values.dtype.kind in "iuf":  # integers without limit make objects
+            return values.astype(np.float64).reshape(len(lists), length)
     return [
-        [_float(v) for v in row] if all(type(v) in (int, float) for v in row) else None
-        for row in lists
+        [_float(v) for v in row] if is_good else None
+        for row, is_good in zip(lists, good, strict=True)
     ]
 
 
@@ -199,6 +216,25 @@ def collect_people(
     return good, sorted(found, key=lambda p: (p.file, -1 if p.row is None else p.row))
 
 
+def check_set(request: Request, name: str) -> None:
+    """InputError where the caller names another set than the only one of a format."""
+    if request.keypoint_set not in (None, name):
+        raise InputError(
+            f"{request.path} holds {name} keypoints, not {request.keypoint_set}; leave "
+            "--keypoint-set out"
+        )
+
+
+def need_images(request: Request, what: str) -> Path:
+    """The folder of pictures; InputError where none is given. `what` is the format."""
+    if request.images is None:
+        raise InputError(
+            f"{request.path} is {what}, which lacks the sizes of pictures; pass the pictures with "
+            "--images"
+        )
+    return request.images
+
+
 def measure_picture(images: Path, name: str) -> Picture:
     """A picture with the size in its header; RowError if it cannot be read."""
     try:
@@ -234,12 +270,6 @@ def load_json(path: Path) -> Any:
     return document
 
 
-# What NumPy and zipfile raise for truncated, encrypted, pickled or lying archives.
-_NPZ_ERRORS = (
-    OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-
-
 def load_arrays(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Those of the arrays called `names` that an `.npz` holds, and the names of all it holds.
 
@@ -253,8 +283,10 @@ def load_arrays(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarra
             pass
         with np.load(path, allow_pickle=False) as loaded:
             keys = list(loaded)
+            if not all(key.isprintable() for key in keys):  # for one line of a message
+                raise ValueError("a name that cannot be printed")
             return {name: loaded[name] for name in names if name in keys}, keys
-    except _NPZ_ERRORS as error:
+    except Exception as error:  # a damaged archive can raise nearly anything
         raise InputError(
             f"{path} cannot be read as .npz ({first_line(error)}); save it again by numpy.savez "
             "with arrays of numbers and strings only"

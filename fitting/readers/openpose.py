@@ -1,4 +1,4 @@
-"""OpenPose's `--write_json` output, BODY_25 or COCO, in full-image pixels."""
+"""OpenPose's `--write_json` output, BODY_25, BODY_25B or COCO, in full-image pixels."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .common import (
     list_names,
     load_json,
     measure_picture,
+    need_images,
     stack_triplets,
     usual_count,
 )
@@ -29,7 +30,7 @@ _SUFFIX = "_keypoints.json"
 # Peaks of OpenPose's interpolated heat maps come out slightly above 1; more than this is a fault.
 _MAX_CONF = 1.2
 # OpenPose's COCO model has a neck between nose and shoulders, which COCO itself lacks.
-_COCO18 = (
+COCO18 = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
     "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
     "right_eye", "left_eye", "right_ear", "left_ear",
@@ -43,11 +44,7 @@ def _recognises(request: Request) -> bool:
 
 
 def _read(request: Request) -> tuple[People, list[Problem]]:
-    if request.images is None:
-        raise InputError(
-            f"{request.path} is OpenPose output, which lacks the sizes of pictures; pass the "
-            "pictures with --images"
-        )
+    images = need_images(request, "OpenPose output")
     is_folder = request.path.is_dir()
     files = _files(request.path) if is_folder else [request.path]
     if not files:
@@ -55,12 +52,12 @@ def _read(request: Request) -> tuple[People, list[Problem]]:
             f"{request.path} holds no *{_SUFFIX} (it holds {list_names(request.path)}); give "
             "OpenPose's folder, or the keypoint file itself"
         )
-    pictures = {path.stem: path for path in list_images(request.images)}
+    pictures = {path.stem: path for path in list_images(images)}
     entries: list[Entry] = []
     problems: list[Problem] = []
     for file in files:
         try:
-            found, bad = _entries(file, pictures, request.images, len(entries))
+            found, bad = _entries(file, pictures, images, len(entries))
         except InputError as error:
             if not is_folder:
                 raise
@@ -70,8 +67,8 @@ def _read(request: Request) -> tuple[People, list[Problem]]:
         problems += bad
     name, count = _set_name(entries, request)
     entries, triplets, bad = stack_triplets(entries, count, name)
-    if count == len(_COCO18):
-        triplets = triplets[:, [_COCO18.index(n) for n in keypoint_set(name).names]]
+    if count == len(COCO18):
+        triplets = triplets[:, [COCO18.index(n) for n in keypoint_set(name).names]]
     conf = triplets[..., 2]
     conf = np.where((conf > 1) & (conf <= _MAX_CONF), 1.0, conf)
     _check_not_normalised(triplets, request)
@@ -123,7 +120,7 @@ def _entries(
 
 def _set_name(entries: Sequence[Entry], request: Request) -> tuple[str, int]:
     """Name of the keypoint set, and how many keypoints OpenPose writes for it."""
-    sets = {25: "body25", len(_COCO18): "coco17"}
+    sets = {25: "body25", len(COCO18): "coco17"}
     counts = {name: count for count, name in sets.items()}
     if request.keypoint_set is not None:
         name = request.keypoint_set
@@ -132,7 +129,7 @@ def _set_name(entries: Sequence[Entry], request: Request) -> tuple[str, int]:
     if count not in sets:
         raise InputError(
             f"{request.path} has {count:g} keypoints for each person; expected 25 (OpenPose's "
-            "--model_pose BODY_25) or 18 (COCO)"
+            "--model_pose BODY_25, or BODY_25B named with --keypoint-set) or 18 (COCO)"
         )
     return sets[int(count)], int(count)
 

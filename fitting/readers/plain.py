@@ -11,15 +11,15 @@ import numpy as np
 from ..files import InputError
 from ..people import People, Problem, check_rows, index_within_image
 from ..skeleton import keypoint_set
+from .columns import as_texts
 from .common import Reader, Request, load_arrays
 
-_ZIP_MAGIC = b"PK\x03\x04"
 _REQUIRED = ("keypoints_2d", "conf", "keypoint_set", "width", "height")
 _OPTIONAL = ("image", "focal", "track")
 
 
 def _recognises(request: Request) -> bool:
-    return request.start.startswith(_ZIP_MAGIC)
+    return request.is_zip
 
 
 def _read(request: Request) -> tuple[People, list[Problem]]:
@@ -31,7 +31,10 @@ def _read(request: Request) -> tuple[People, list[Problem]]:
             f"{request.path} has {P} keypoints for each person, but {name} has "
             f"{len(keypoint_set(name))}; correct keypoint_set or pass --keypoint-set"
         )
-    image = arrays.get("image", np.full(N, ""))
+    image = np.array(
+        as_texts(arrays["image"], request.path, "image") if "image" in arrays else [""] * N,
+        dtype=np.str_,
+    )
     people = People(
         keypoint_set=name,
         image=image,
