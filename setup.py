@@ -23,6 +23,7 @@ EXTRAS = {
 EXTRAS["dev"] = [
     "pytest>=7.4",
     "hypothesis>=6.90",
+    "pycocotools>=2.0.8",
     "ruff>=0.5",
     "mypy>=1.10",
     *EXTRAS["prior"],

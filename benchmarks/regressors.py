@@ -33,7 +33,7 @@ from fitting.offline import choose_device
 from regressor.checkpoints import load_checkpoint
 from regressor.config import load_config
 from regressor.distributed import join_group
-from regressor.image_sources import SourceConfig
+from regressor.image_sources import DataSourceConfig
 from regressor.image_task import ImageConfig
 from regressor.learner import Learner
 from regressor.rendered_set import TRUTH_FILE, SetConfig, write_rendered_set
@@ -228,9 +228,9 @@ def prepare_set(folder: Path, config: SetConfig) -> None:
     write_rendered_set(folder, config, overwrite=True)
 
 
-def source_of(settings: Settings, name: str) -> SourceConfig:
+def source_of(settings: Settings, name: str) -> DataSourceConfig:
     """The people of a set."""
-    return SourceConfig(kind="table", path=str(settings.cache / name / TRUTH_FILE))
+    return DataSourceConfig(kind="table", path=str(settings.cache / name / TRUTH_FILE))
 
 
 def configure(run: Run, seed: int, settings: Settings, steps: int) -> ImageConfig:

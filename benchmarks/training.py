@@ -1,13 +1,15 @@
 """Whether making people holds up training: steps with fresh batches against the same with one.
 
-    python benchmarks/training.py [--steps 40]
+    OMP_WAIT_POLICY=passive python benchmarks/training.py [--steps 40]
 
-The lifter is trained as `configs/lifter.yaml` says. Fresh and cached batches take turns, some steps
-each, so that both see the same machine; the ratio is of the medians.
+Threads wait as `fit-cli train` lets them. The lifter is trained as `configs/lifter.yaml` says.
+Fresh and cached batches take turns, some steps each, so that both see the same machine; the ratio
+is of the medians.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -39,6 +41,11 @@ def seconds_per_step(learner: Learner, batches: Iterator[Batch], steps: int) -> 
     return (time.perf_counter() - began) / steps
 
 
+def _policy() -> str:
+    policy = os.environ.get("OMP_WAIT_POLICY")
+    return f"OMP_WAIT_POLICY={policy} " if policy else ""
+
+
 @click.command()
 @click.option("--steps", default=20, show_default=True, help="Of each turn.")
 @click.option("--turns", default=5, show_default=True)
@@ -59,7 +66,7 @@ def main(steps: int, turns: int, output: Path) -> None:
     median = {name: statistics.median(values) for name, values in found.items()}
     ratio = median["cached"] / median["fresh"]
     record = {
-        **describe_run(f"python benchmarks/training.py --steps {steps} --turns {turns}"),
+        **describe_run(f"{_policy()}python benchmarks/training.py --steps {steps} --turns {turns}"),
         "batch_size": config.training.batch_size,
         "seconds_per_step": {name: round(value, 4) for name, value in median.items()},
         "people_per_second": round(config.training.batch_size / median["fresh"]),

@@ -147,7 +147,7 @@ def read_estimates(path: Path, body: Body) -> Estimates:
 
     Args:
         path: fits table, or output folder that holds one, or `.npz` with `pose` (N, 72) and `betas`
-            (N, 10), and perhaps `imgname` (N,) and `transl` (N, 3).
+            (N, 10), or `shape` in its place, and perhaps `imgname` (N,) and `transl` (N, 3).
         body: that the people will be fitted with.
 
     Raises:
@@ -286,7 +286,10 @@ def _read_npz(path: Path, body: Body) -> Estimates:
 
 def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays that count, of the right shapes and kinds."""
-    arrays, keys = load_arrays(path, [*_NPZ_WIDTHS, "imgname"])
+    arrays, keys = load_arrays(path, [*_NPZ_WIDTHS, "imgname", "shape"])
+    shape = arrays.pop("shape", None)  # what SPIN's data sets call the betas
+    if shape is not None:
+        arrays.setdefault("betas", shape)
     for name in ("pose", "betas"):
         if name not in arrays:
             raise InputError(

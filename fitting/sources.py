@@ -13,12 +13,12 @@ from .detector import Detection, Detector, load_detector
 from .files import InputError
 from .images import ImageError, list_images, read_image
 from .people import People, Problem, concatenate
-from .readers import read_people
+from .readers import read_people, recognise_format
 from .skeleton import keypoint_set as set_of_name
 
 # Detectors place hidden limbs, too; below this confidence they are guesses, and count as unseen.
 _MIN_CONF = 0.2
-_KEYPOINT_SUFFIXES = (".json", ".npz")
+_KEYPOINT_SUFFIXES = (".json", ".npz", ".mat", ".pkl", ".parquet")
 
 
 Progress = Callable[[str, int, int], object]
@@ -70,10 +70,18 @@ class Found:
 
 
 def is_keypoint_source(path: Path) -> bool:
-    """Whether `path` is a keypoint file or a folder of OpenPose files, rather than pictures."""
+    """Whether `path` is a keypoint file, or a folder of such files, rather than pictures."""
     if path.is_dir():
-        return not list_images(path) and any(path.glob("*_keypoints.json"))
+        return not list_images(path) and _is_known(path)
     return path.suffix.lower() in _KEYPOINT_SUFFIXES
+
+
+def _is_known(folder: Path) -> bool:
+    try:
+        recognise_format(folder)
+    except InputError:
+        return False
+    return True
 
 
 def find_people(config: SourceConfig, clock: StageClock, progress: Progress) -> Found:

@@ -241,12 +241,13 @@ def _read_part(path: Path) -> FitsTable:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
-    except (OSError, pa.ArrowException) as error:
+        names = table.column_names  # of damaged files they may be no text
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path} cannot be read as Parquet ({str(error).splitlines()[0].rstrip('.')}); run "
             "fit-cli fit again"
         ) from error
-    if "track" not in table.column_names:  # tables of earlier versions have none
+    if "track" not in names:  # tables of earlier versions have none
         table = table.append_column("track", pa.nulls(len(table), pa.int64()))
     missing = [name for name in FITS_SCHEMA.names if name not in table.column_names]
     if missing:

@@ -57,7 +57,7 @@ from .augmentation import (
 )
 from .crops import CROP_SIZE, cut_crop, cut_labels, normalise_crops
 from .image_people import ImagePeople, PeopleFilter, concatenate_people, reduced_crop
-from .image_sources import Pictured, SourceConfig, open_source
+from .image_sources import DataSourceConfig, Pictured, open_source
 from .task import Batch
 
 _LOG = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class ImageDataConfig:
         body: file of the body that the parameters belong to; "" means the bundled one.
     """
 
-    sources: tuple[SourceConfig, ...] = (SourceConfig(kind="drawn"),)
+    sources: tuple[DataSourceConfig, ...] = (DataSourceConfig(kind="drawn"),)
     crop_size: int = CROP_SIZE
     filter: PeopleFilter = field(default_factory=PeopleFilter)
     body: str = ""

@@ -40,7 +40,7 @@ _ORDER = 1  # sets the random numbers of the order of people apart from others o
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceConfig:
+class DataSourceConfig:
     """Where people with pictures come from.
 
     Attributes:
@@ -75,7 +75,7 @@ class SourceConfig:
         if self.keypoint_set:
             keypoint_set(self.keypoint_set)
         for name, kinds in _USED_BY.items():
-            if self.kind not in kinds and getattr(self, name) != getattr(SourceConfig, name):
+            if self.kind not in kinds and getattr(self, name) != getattr(DataSourceConfig, name):
                 raise ValueError(
                     f"{name} has no effect with the kind {self.kind}, only with "
                     f"{' or '.join(kinds)}; leave it out"
@@ -257,7 +257,7 @@ def _mean_pose(pose_rotmat: Tensor) -> Tensor:
 
 
 def open_source(
-    config: SourceConfig,
+    config: DataSourceConfig,
     body: Body,
     keypoints: KeypointSet,
     *,

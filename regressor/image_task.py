@@ -37,7 +37,7 @@ from .image_architectures import (
 from .image_data import ImageData, ImageDataConfig
 from .image_losses import ImageLossConfig, image_loss_sum, image_losses
 from .image_networks import ImageRegressor, locate_crops
-from .image_sources import SourceConfig
+from .image_sources import DataSourceConfig
 from .task import Batch
 
 _PCK_SHARE = 0.1  # of the longer side of the box about the person
@@ -54,8 +54,8 @@ class EvaluationConfig:
         people: how many; their crops stay in memory, 0.6 MB each at 224 pixels.
     """
 
-    source: SourceConfig = field(
-        default_factory=lambda: SourceConfig(kind="drawn", split="validation")
+    source: DataSourceConfig = field(
+        default_factory=lambda: DataSourceConfig(kind="drawn", split="validation")
     )
     people: int = 256
 

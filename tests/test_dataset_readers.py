@@ -21,6 +21,7 @@ from fitting.files import InputError
 from fitting.people import is_safe_name
 from fitting.readers import matlab, read_people, recognise_format
 from fitting.skeleton import keypoint_set
+from fitting.sources import is_keypoint_source
 from fitting.table import build_fits, write_fits
 
 SIZE = (64, 48)
@@ -111,6 +112,17 @@ def test_mmpose_folder_of_predictions(tmp_path):
     people, problems = read_people(folder, images=images)
     assert people.image.tolist() == ["b.jpg"]
     assert [Path(p.file).name for p in problems] == ["c.json", "lost.json"]
+
+
+def test_a_folder_of_keypoints_is_told_from_one_of_pictures(tmp_path):
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    assert not is_keypoint_source(folder)
+    write(folder / "a.json", [instance()])
+    assert is_keypoint_source(folder)
+    make_pictures(folder, "a.png")
+    assert not is_keypoint_source(folder)
+    assert is_keypoint_source(tmp_path / "joints.mat")
 
 
 @pytest.mark.parametrize(("points", "name"), [(26, "coco_wholebody"), (133, "coco_wholebody"),

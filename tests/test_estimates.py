@@ -150,10 +150,14 @@ def test_an_npz_of_spin_is_read(tmp_path, body, guess, people):
     assert (estimates.params.transl == 1).all()
     assert estimates.image[0] == "é.jpg"
     assert not estimates.has_betas  # SMPL's mean nothing to the bundled body
+    arrays = spin_arrays(guess, people)
+    arrays["shape"] = arrays.pop("betas")  # as its data sets call them
+    estimates = read_estimates(write_npz(path, arrays), SimpleNamespace(num_vertices=6890))
+    assert torch.equal(estimates.params.betas, guess.betas)
 
 
 FAULTS = {
-    "no array betas, it holds pose, shape": lambda a: {"pose": a["pose"], "shape": a["betas"]},
+    "no array betas, it holds pose, size": lambda a: {"pose": a["pose"], "size": a["betas"]},
     r"pose must be \(6, 72\) numbers": lambda a: {**a, "pose": a["pose"].reshape(6, 24, 3)},
     r"betas must be \(6, 10\)": lambda a: {**a, "betas": a["betas"][:4]},
     r"pose must be \(0, 72\)": lambda a: {**a, "pose": np.array(1.0)},

@@ -27,7 +27,7 @@ from regressor.augmentation import AugmentationConfig
 from regressor.crops import crop_matrix, restore_crops
 from regressor.image_data import ImageData, ImageDataConfig
 from regressor.image_people import PeopleFilter, open_picture
-from regressor.image_sources import SourceConfig
+from regressor.image_sources import DataSourceConfig
 
 WIDTH, HEIGHT = 750, 600  # so that sampling masks twice costs little
 STRONG = AugmentationConfig(unrotated=0, shift=0.05)
@@ -90,7 +90,7 @@ def open_data(body):
 
 
 def table(folder, **settings):
-    return SourceConfig(kind="table", path=str(folder), **settings)
+    return DataSourceConfig(kind="table", path=str(folder), **settings)
 
 
 def seen_through_crop(batch, i, size):
@@ -157,7 +157,7 @@ def test_each_epoch_has_everybody_once_in_another_order(people, open_data):
 
 def test_sources_are_mixed_by_their_shares(people, open_data, tmp_path):
     coco = write_coco(tmp_path / "k.json", people)
-    keypoints = SourceConfig(
+    keypoints = DataSourceConfig(
         kind="keypoints", path=str(coco), images=str(people / "images"), share=3
     )
     data = open_data(table(people), keypoints)
@@ -190,7 +190,7 @@ def write_coco(path, people):
 
 
 def test_people_seen_too_little_are_left_out(people, open_data, tmp_path):
-    source = SourceConfig(
+    source = DataSourceConfig(
         kind="keypoints",
         path=str(write_coco(tmp_path / "k.json", people)),
         images=str(people / "images"),
@@ -203,7 +203,7 @@ def test_people_seen_too_little_are_left_out(people, open_data, tmp_path):
 def test_points_that_a_body_lacks_do_not_count(people, tmp_path):
     """A body without landmarks has no nose; its wrists are SMPL's joints."""
     body = load_body(write_body(tmp_path / "body.npz", synthetic_arrays()))
-    source = SourceConfig(
+    source = DataSourceConfig(
         kind="keypoints",
         path=str(write_coco(tmp_path / "k.json", people)),
         images=str(people / "images"),
@@ -214,7 +214,7 @@ def test_points_that_a_body_lacks_do_not_count(people, tmp_path):
 
 
 def test_drawn_people_need_no_files(open_data):
-    drawn = SourceConfig(kind="drawn", split="validation", occluded=0)
+    drawn = DataSourceConfig(kind="drawn", split="validation", occluded=0)
     data = open_data(drawn, part_size=24)
     batch, again = data.batch(2, 3), data.batch(2, 3)
     assert torch.equal(batch["images"], again["images"])
@@ -285,14 +285,14 @@ def test_mistakes_are_named(body, people, open_data, tmp_path):
     with pytest.raises(InputError, match=r"none of the 12 pictures .* is here"):
         open_data(table(people, images=str(tmp_path)))
     with pytest.raises(ValueError, match=r"needs a path"):
-        SourceConfig(kind="table")
+        DataSourceConfig(kind="table")
     with pytest.raises(ValueError, match=r"takes no path"):
-        SourceConfig(kind="drawn", path="x")
+        DataSourceConfig(kind="drawn", path="x")
     with pytest.raises(ValueError, match=r"needs images"):
-        SourceConfig(kind="keypoints", path="x")
+        DataSourceConfig(kind="keypoints", path="x")
     with pytest.raises(ValueError, match=r"split has no effect with the kind table, only with dr"):
         table(people, split="test")
     with pytest.raises(ValueError, match=r"share must be above 0"):
-        SourceConfig(kind="drawn", share=0)
+        DataSourceConfig(kind="drawn", share=0)
     with pytest.raises(ValueError, match=r"at least one source"):
         ImageDataConfig(sources=())
