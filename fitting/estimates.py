@@ -202,24 +202,10 @@ def estimates_of_params(params: BodyParams) -> Estimates:
 def match_estimates(estimates: Estimates, people: People) -> Estimates:
     """The estimates of the N people, in their order; NaN for those who have none.
 
-    By name of the picture and annotation id; by name and index within the picture where ids only
-    count the rows; and by row number where there are no names.
-
-    Raises:
-        InputError: rows cannot be told apart, none is of these people, or there are no names and
-            the numbers of rows differ.
+    See `match_rows`.
     """
-    if (estimates.image != "").any() and (people.image != "").any():
-        rows = _rows_by_name(estimates, people)
-    elif len(estimates) == len(people):
-        rows = np.arange(len(people))
-    else:
-        raise InputError(
-            f"{estimates.file} has {len(estimates)} estimates for {len(people)} people, and no "
-            "names of pictures to match them by; give one row for each person"
-        )
-    index = torch.from_numpy(rows)
-    nobody = _unknown_params(1)  # at row -1
+    index = torch.from_numpy(match_rows(estimates, people))
+    nobody = unknown_params(1)  # at row -1
     return replace(
         estimates,
         params=BodyParams.concatenate([estimates.params, nobody]).select(index),
@@ -230,7 +216,28 @@ def match_estimates(estimates: Estimates, people: People) -> Estimates:
     )
 
 
-def _unknown_params(num_people: int) -> BodyParams:
+def match_rows(estimates: Estimates, people: People) -> np.ndarray:
+    """(N,) row of each person's estimate, -1 for none.
+
+    By name of the picture and annotation id; by name and index within the picture where ids only
+    count the rows; and by row number where there are no names.
+
+    Raises:
+        InputError: rows cannot be told apart, none is of these people, or there are no names and
+            the numbers of rows differ.
+    """
+    if (estimates.image != "").any() and (people.image != "").any():
+        return _rows_by_name(estimates, people)
+    if len(estimates) == len(people):
+        return np.arange(len(people))
+    raise InputError(
+        f"{estimates.file} has {len(estimates)} estimates for {len(people)} people, and no names "
+        "of pictures to match them by; give one row for each person"
+    )
+
+
+def unknown_params(num_people: int) -> BodyParams:
+    """Those of people without an estimate: NaN, float32."""
     columns = zip(PARAMETERS, SIZES, strict=True)
     return BodyParams(**{name: torch.full((num_people, size), torch.nan) for name, size in columns})
 

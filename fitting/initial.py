@@ -22,6 +22,16 @@ FACING_CAMERA = (torch.pi, 0.0, 0.0)
 FACING_AWAY = (0.0, 0.0, torch.pi)
 
 
+def mean_rotations(pose_rotmat: Tensor) -> Tensor:
+    """(24, 3, 3) the rotations nearest to the means of (N, 24, 3, 3), the root facing the camera.
+
+    People are seen from all sides: the mean of their roots would be a matter of chance.
+    """
+    mean = roma.special_procrustes(pose_rotmat.mean(dim=0))
+    mean[0] = roma.rotvec_to_rotmat(torch.tensor(FACING_CAMERA))
+    return mean
+
+
 class MeanStarts:
     """The mean pose and the modes of the prior, facing the camera and facing away.
 

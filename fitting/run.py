@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -38,6 +37,7 @@ from .rig import Rig, match_views, read_cameras
 from .sources import Found, Progress, SourceConfig, find_people, people_in_file
 from .table import FILE_NAME, FitsTable, build_fits, write_fits
 from .tracks import DEFAULT_FPS, check_fps, link_people, make_tracks
+from .versions import find_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,16 +362,6 @@ def _metadata(config: RunConfig, body: Body) -> dict[str, str]:
         "body_sha256": body.sha256,
         "config": json.dumps(settings),
         "version": __version__,
-    }
-
-
-def find_versions() -> dict[str, str]:
-    """Of what results depend on, for `run.json`."""
-    return {
-        "bodyloop": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
     }
 
 

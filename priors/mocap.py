@@ -45,6 +45,15 @@ class MocapPoses:
             sequence=self.sequence[rows],
         )
 
+    @property
+    def weights(self) -> np.ndarray:
+        """(N,) how often to draw each: in all, a recording counts with the root of its length.
+
+        Neighbours in time are alike, so a long recording tells less than many short ones.
+        """
+        _, of, length = np.unique(self.sequence, return_inverse=True, return_counts=True)
+        return length[of] ** -0.5
+
     def of_split(self, split: str) -> MocapPoses:
         """The poses of the subjects in `split` ("train", "validation" or "test").
 

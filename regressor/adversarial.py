@@ -152,10 +152,8 @@ class RealPeople:
             raise ValueError(f"there are no poses of the split {split!r}")
         self._seed = seed
         self._rotvec = chosen.rotvec.astype(np.float32)
-        # a recording counts with the square root of its length: neighbours in time are alike
-        _, of, length = np.unique(chosen.sequence, return_inverse=True, return_counts=True)
-        weights = length[of] ** -0.5
-        self._until = np.cumsum(weights / weights.sum())
+        until = np.cumsum(chosen.weights)
+        self._until = until / until[-1]
 
     def draw(self, number: int, size: int) -> tuple[Tensor, Tensor]:
         """The batch of `size` people with this number, a pure function of it and the seed.

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from fitting.body import Body
-from fitting.estimates import Estimates, estimates_of_table, match_estimates
+from fitting.estimates import estimates_of_table, match_rows
 from fitting.files import InputError
 from fitting.people import People
+from fitting.run import people_columns
 from fitting.table import PARAMETERS, FitsTable, build_fits
 
 from .fit_store import FitStore
@@ -49,7 +50,7 @@ def fits_of_table(
     costs: NDArray[np.floating] | None = None,
     file: str = "the table of static fits",
 ) -> TableFits:
-    """Fits of a data set's people out of a table, matched as `fitting.match_estimates` does.
+    """Fits of a data set's people out of a table, matched as `fitting.estimates.match_rows` does.
 
     Args:
         table: of `fit-cli fit`, or one that `export_fits` made, which comes back as it was.
@@ -69,7 +70,7 @@ def fits_of_table(
             f"{file}: is of the body {fitted_with[:12]}, not of {body.sha256[:12]}; fit again with "
             "the body that is trained for"
         )
-    row_of = _match(estimates_of_table(table, body, file=file), people)
+    row_of = match_rows(estimates_of_table(table, body, file=file), people)
     rows = np.flatnonzero(row_of >= 0)
     fits = _fits_of_rows(table, costs).select(row_of[rows])
     rows, fits = rows[fits.is_known], fits.select(fits.is_known)
@@ -79,14 +80,6 @@ def fits_of_table(
     return TableFits(
         rows=rows[same], fits=fits.select(same), other_camera=int(np.count_nonzero(~same))
     )
-
-
-def _match(estimates: Estimates, people: People) -> Rows:
-    """(N,) the row of each person's estimate; -1 for none."""
-    # Matching carries each estimate's numbers along, and so it does the number of its row.
-    numbered = replace(estimates, focal=torch.arange(len(estimates), dtype=torch.float64))
-    matched = match_estimates(numbered, people).focal
-    return matched.nan_to_num(-1).long().numpy()
 
 
 def _fits_of_rows(table: FitsTable, costs: NDArray[np.floating] | None) -> StoredFits:
@@ -131,21 +124,11 @@ def export_fits(
     parts = [store.read(dataset, rows[i : i + _CHUNK]) for i in range(0, len(rows), _CHUNK)]
     fits = StoredFits.concatenate(parts)
     known = fits.is_known
+    params = fits.body_params.where(torch.from_numpy(known))
     init = [f"{Origin(o).label}@{e}" for o, e in zip(fits.origin, fits.epoch.tolist(), strict=True)]
     columns = {
-        "image": people.image,
-        "person": people.person,
-        "annotation_id": people.annotation_id,
-        "width": people.width,
-        "height": people.height,
-        "keypoint_set": np.full(len(people), people.keypoint_set),
-        "keypoints_2d": np.dstack([people.keypoints_2d, people.conf]).reshape(len(people), -1),
-        **_parameters(fits, known),
+        **people_columns(people, params, torch.from_numpy(intrinsics)),
         "joint_std_mm": np.where(known[:, None], fits.joint_std_mm.astype(np.float32), np.nan),
-        "fx": intrinsics[:, 0, 0],
-        "fy": intrinsics[:, 1, 1],
-        "cx": intrinsics[:, 0, 2],
-        "cy": intrinsics[:, 1, 2],
         "reprojection_error_px": np.where(known, fits.error_px, np.nan),
         "cost_initial": np.full(len(people), np.nan),
         "cost_final": np.where(known, fits.cost, np.nan),
@@ -153,14 +136,4 @@ def export_fits(
         "status": np.where(known, BEST_KNOWN, NO_FIT),
         "init": np.where(known, init, Origin.NONE.label),
     }
-    if people.track is not None:
-        columns["track"] = people.track
     return build_fits(columns, {**metadata, "body_sha256": store.identity.body_sha256})
-
-
-def _parameters(fits: StoredFits, known: NDArray[np.bool_]) -> dict[str, NDArray[np.floating]]:
-    """The columns of parameters, NaN without a fit."""
-    return {
-        name: np.where(known[:, None], getattr(fits.body_params, name).numpy(), np.nan)
-        for name in PARAMETERS
-    }

@@ -12,12 +12,11 @@ import numpy as np
 import roma
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fitting.body import Body
 from fitting.camera import transl_to_weak
 from fitting.files import InputError
-from fitting.initial import FACING_CAMERA
+from fitting.initial import mean_rotations
 from fitting.skeleton import KeypointSet, convert_keypoints, keypoint_set
 from priors.mocap import load_mocap
 
@@ -173,7 +172,7 @@ class DrawnSource:
         self.stream, self.keypoints = stream, keypoints
         people, at_rest = stream.stream, rest_pose()
         self.mean: MeanParams | None = MeanParams(
-            pose_rotmat=_mean_pose(people.pose_rotmat),
+            pose_rotmat=mean_rotations(people.pose_rotmat),
             betas=at_rest.betas,  # drawn from a unit normal
             weak_cam=at_rest.weak_cam,
         )
@@ -240,20 +239,10 @@ def _mean_of(people: ImagePeople) -> MeanParams | None:
         for column in (known.betas, known.transl, known.crop, known.intrinsics, known.rotvec)
     )
     return MeanParams(
-        pose_rotmat=_mean_pose(roma.rotvec_to_rotmat(rotvec)),
+        pose_rotmat=mean_rotations(roma.rotvec_to_rotmat(rotvec)),
         betas=betas.mean(dim=0),
         weak_cam=transl_to_weak(transl, crop, intrinsics).median(dim=0).values,
     )
-
-
-def _mean_pose(pose_rotmat: Tensor) -> Tensor:
-    """(24, 3, 3) the rotations nearest to the means of (N, 24, 3, 3), the root facing the camera.
-
-    People are seen from all sides: the mean of their roots would be a matter of chance.
-    """
-    mean = roma.special_procrustes(pose_rotmat.mean(dim=0))
-    mean[0] = roma.rotvec_to_rotmat(torch.tensor(FACING_CAMERA))
-    return mean
 
 
 def open_source(

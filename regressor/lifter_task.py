@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor, nn
 
 from fitting.body import Body, load_body
-from fitting.initial import FACING_CAMERA
+from fitting.initial import mean_rotations
 from fitting.metrics import mpjpe, pa_mpjpe
 from priors.mocap import load_mocap
 
@@ -79,7 +78,7 @@ class LifterTask:
         self.stream = PeopleStream(self.body, poses, config.data, seed=config.seed)
         judged = validation_config(config.data)
         self.validation = PeopleStream(self.body, poses, judged, seed=config.seed)
-        self.network: nn.Module = Lifter(config.network, _mean_rotmat(self.stream.pose_rotmat))
+        self.network: nn.Module = Lifter(config.network, mean_rotations(self.stream.pose_rotmat))
 
     def batch(self, number: int) -> Batch:
         """What is learned from the people of the stream's batch `number`."""
@@ -139,13 +138,6 @@ def _decode(network: nn.Module, raw: dict[str, Tensor], batch: Batch) -> Lifted:
 def make_network(config: LifterConfig, body: Body | None) -> Lifter:
     """The network alone, for a checkpoint's weights. It does not depend on the body."""
     return Lifter(config.network, torch.eye(3).expand(24, 3, 3))
-
-
-def _mean_rotmat(pose_rotmat: Tensor) -> Tensor:
-    """(24, 3, 3) mean rotation of each joint, the root facing the camera."""
-    mean = roma.special_procrustes(pose_rotmat.mean(dim=0))
-    mean[0] = roma.rotvec_to_rotmat(torch.tensor(FACING_CAMERA))
-    return mean
 
 
 def make_batch(people: SyntheticPeople) -> Batch:

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from fitting.body import Body, load_body
 from fitting.camera import make_intrinsics, weak_to_transl
-from fitting.estimates import SMPL_VERTICES, Estimates
+from fitting.estimates import SMPL_VERTICES, Estimates, unknown_params
 from fitting.files import InputError
 from fitting.images import ImageError, check_image
-from fitting.keypoint_body import SIZES
 from fitting.offline import make_problem
 from fitting.people import People, Problem
 from fitting.problem import PARAMETERS, BodyParams
@@ -213,12 +212,7 @@ class Predictor:
         progress: Callable[[int], object] = lambda done: None,
     ) -> Predicted:
         """N people, of whom some are seen; the others have NaN."""
-        params = BodyParams(
-            **{
-                name: torch.full((len(crop), size), torch.nan)
-                for name, size in zip(PARAMETERS, SIZES, strict=True)
-            }
-        )
+        params = unknown_params(len(crop))
         left = len(crop)
         for batch in _batched(seen, self.batch_size):
             rows = torch.tensor([person.row for person in batch])

@@ -23,10 +23,11 @@ from fitting.metrics import mean_over_seen, reprojection_error
 from fitting.offline import choose_device
 from fitting.people import People, Problem
 from fitting.problem import PARAMETERS, Status
-from fitting.run import RunSummary, draw_overlays, find_versions, people_columns, plain
+from fitting.run import RunSummary, draw_overlays, people_columns, plain
 from fitting.skeleton import keypoint_set
 from fitting.sources import Found, Progress, SourceConfig, find_people
 from fitting.table import FILE_NAME, FitsTable, build_fits, write_fits
+from fitting.versions import find_versions
 
 from .predict import BATCH_SIZE, Predicted, load_predictor
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from fitting.images import write_image
 from fitting.opencv import import_cv2
 from fitting.skeleton import keypoint_set
 from fitting.table import PARAMETERS, build_truth, write_fits
+from fitting.versions import find_versions
 from fitting.writers import coco_category
 from priors.mocap import load_mocap
 
@@ -127,12 +127,7 @@ def write_rendered_set(
     seconds = {"draw": drawn - started, "write": time.perf_counter() - drawn}
     record = {
         "command": _plain(config) | {"jobs": config.jobs},
-        "versions": {
-            "bodyloop": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-        },
+        "versions": find_versions(),
         "counts": {"pictures": len(rows), "people": sum(len(row.people) for row in rows)},
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "pictures_per_second": round(len(rows) / sum(seconds.values()), 2),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from fitting import __version__
 from fitting.files import OutputError, write_atomically
 
 METRICS_NAME = "metrics.jsonl"
@@ -99,16 +96,6 @@ def _make_writer(folder: Path, step: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)
-
-
-def versions() -> dict[str, str]:
-    """Of this program and of what the numbers depend on."""
-    return {
-        "bodyloop": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-    }
 
 
 def command_line() -> str:

@@ -230,12 +230,11 @@ def _points_of(names: list[str], keypoints: KeypointSet) -> Tensor:
 def _prepare_poses(poses: MocapPoses, body: Body) -> tuple[Tensor, Tensor]:
     """Rotations (2 N, 24, 3, 3) of the poses and their mirror images, and their weights (2 N,).
 
-    A recording counts with the square root of its length: neighbours in time are alike.
+    The weights are those of `MocapPoses.weights`.
     """
     both = np.concatenate([poses.rotvec, mirror_rotvec(poses.rotvec)])
     rotations = roma.rotvec_to_rotmat(torch.as_tensor(both).to(body.v_template))
-    _, of, length = np.unique(poses.sequence, return_inverse=True, return_counts=True)
-    return rotations, torch.from_numpy(np.tile(length[of] ** -0.5, 2)).float()
+    return rotations, torch.from_numpy(np.tile(poses.weights, 2)).float()
 
 
 def _uniform(low: float, high: float, shape: tuple[int, ...], generator: Generator) -> Tensor:

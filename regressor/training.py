@@ -15,6 +15,7 @@ from torch import nn
 from fitting.clock import StageClock
 from fitting.files import prepare_output, write_atomically, write_json
 from fitting.offline import choose_device
+from fitting.versions import find_versions
 
 from .checkpoints import Checkpoint, load_weights, save_checkpoint, start_from
 from .config import TaskConfig, config_to_dict, dump_config
@@ -22,7 +23,7 @@ from .distributed import Group, device_of_process, join_group
 from .learner import Learner
 from .prefetch import prefetch
 from .resuming import read_resumable
-from .run_log import RECORD_NAME, RunLog, command_line, versions
+from .run_log import RECORD_NAME, RunLog, command_line
 from .task import Batch, Task
 
 BEST_NAME = "best.pt"
@@ -306,7 +307,7 @@ class _Run:
         step, spent = self._learner.step, self._clock.seconds["train"]
         record = {
             "command": command_line(),
-            "versions": versions(),
+            "versions": find_versions(),
             "task": self._config.task,
             "seed": self._config.seed,
             "device": str(self._device),

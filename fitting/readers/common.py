@@ -110,6 +110,34 @@ class Entry(NamedTuple):
     keypoints: list[Any]
 
 
+def read_files(
+    request: Request,
+    files: Iterable[Path],
+    read_one: Callable[[Path, int], tuple[list[Entry], list[Problem]]],
+) -> tuple[list[Entry], list[Problem]]:
+    """The people of a folder's files, or of the one file that was asked for.
+
+    Args:
+        request: of a folder, where a file that is no good is a problem, or of a file, where it is
+            an error.
+        files: to read.
+        read_one: a file's people, given the number of those before; InputError if it is no good.
+    """
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            found, bad = read_one(file, len(entries))
+        except InputError as error:
+            if not request.path.is_dir():
+                raise
+            reason = str(error).removeprefix(f"{file} ")
+            found, bad = [], [Problem(file=str(file), row=None, reason=reason)]
+        entries += found
+        problems += bad
+    return entries, problems
+
+
 def usual_count(entries: Sequence[Entry]) -> float:
     """The most frequent number of keypoints; a fraction where the lists are not x, y, conf."""
     return Counter(len(entry.keypoints) for entry in entries).most_common(1)[0][0] / 3

@@ -29,6 +29,7 @@ from .common import (
     load_json,
     measure_picture,
     need_images,
+    read_files,
     shown,
     stack_triplets,
     usual_count,
@@ -86,22 +87,16 @@ def _read(request: Request) -> tuple[People, list[Problem]]:
             f"{request.path} holds no *.json (it holds {list_names(request.path)}); give MMPose's "
             "folder of predictions, or one file"
         )
-    entries: list[Entry] = []
-    problems: list[Problem] = []
-    meta: Mapping[str, Any] = {}
-    for file in files:
-        try:
-            document = load_json(file) if is_folder else request.document
-            found, bad = _entries(file, document, images, len(entries))
-        except InputError as error:
-            if not is_folder:
-                raise
-            reason = str(error).removeprefix(f"{file} ")
-            found, bad = [], [Problem(file=str(file), row=None, reason=reason)]
-        else:
-            meta = meta or _meta_info(document)
-        entries += found
-        problems += bad
+    metas: list[Mapping[str, Any]] = []
+
+    def read_one(file: Path, first_id: int) -> tuple[list[Entry], list[Problem]]:
+        document = load_json(file) if is_folder else request.document
+        found = _entries(file, document, images, first_id)
+        metas.append(_meta_info(document))
+        return found
+
+    entries, problems = read_files(request, files, read_one)
+    meta = next(filter(None, metas), {})
     name, order = _layout(entries, meta, request)
     entries, triplets, bad = stack_triplets(entries, len(order), name)
     triplets = triplets[:, _indices(name, order)]

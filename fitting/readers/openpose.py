@@ -22,6 +22,7 @@ from .common import (
     load_json,
     measure_picture,
     need_images,
+    read_files,
     stack_triplets,
     usual_count,
 )
@@ -53,18 +54,9 @@ def _read(request: Request) -> tuple[People, list[Problem]]:
             "OpenPose's folder, or the keypoint file itself"
         )
     pictures = {path.stem: path for path in list_images(images)}
-    entries: list[Entry] = []
-    problems: list[Problem] = []
-    for file in files:
-        try:
-            found, bad = _entries(file, pictures, images, len(entries))
-        except InputError as error:
-            if not is_folder:
-                raise
-            reason = str(error).removeprefix(f"{file} ")
-            found, bad = [], [Problem(file=str(file), row=None, reason=reason)]
-        entries += found
-        problems += bad
+    entries, problems = read_files(
+        request, files, lambda file, first_id: _entries(file, pictures, images, first_id)
+    )
     name, count = _set_name(entries, request)
     entries, triplets, bad = stack_triplets(entries, count, name)
     if count == len(COCO18):
