@@ -157,10 +157,43 @@ class MapSolver:
         solution = solution.select(torch.arange(len(problem), device=problem.conf.device))
         params = starts[0].unpack(solution.x[:, :85], PARAMETERS)
         keypoints = self.keypoint_body.pose(solution.x).keypoints
-        joint_std = self._joint_std(energy, solution.x) if self.config.uncertainty else None
+        joint_std = None
+        if self.config.uncertainty:
+            rows = torch.arange(len(problem), device=solution.x.device)
+            joint_std = self._joint_std(energy.linearise(solution.x, rows).hessian, solution.x)
         if self.config.solve_focal:
             problem = replace(problem, intrinsics=zoomed(problem.intrinsics, solution.x[:, 85]))
         return make_result(problem, keypoints, params, solution, solution.num_steps, joint_std)
+
+    @torch.no_grad()
+    def assess(self, problem: FitProblem, params: BodyParams) -> FitResult:
+        """What bodies cost as they are, from where: nothing is moved, and no distance expected.
+
+        So costs of fits that began anywhere compare with each other.
+
+        Args:
+            problem: B people; those with nothing seen get status `NO_KEYPOINTS`.
+            params: of the B people.
+        """
+        return fit_seen(problem, self.keypoint_body.defined, [params], self._assess_seen)
+
+    def _assess_seen(self, problem: FitProblem, params: Sequence[BodyParams]) -> FitResult:
+        (params_there,) = params
+        energy = self._energy(problem, params)
+        x = params_there.pack(PARAMETERS)
+        model = energy.linearise(x, torch.arange(len(x), device=x.device))
+        solution = Solution(
+            x=x,
+            cost_initial=model.cost,
+            cost_final=model.cost,
+            num_steps=torch.zeros(len(x), dtype=torch.int32, device=x.device),
+            converged=torch.zeros(len(x), dtype=torch.bool, device=x.device),
+        )
+        keypoints = self.keypoint_body.pose(x).keypoints
+        joint_std = self._joint_std(model.hessian, x) if self.config.uncertainty else None
+        return make_result(
+            problem, keypoints, params_there, solution, solution.num_steps, joint_std
+        )
 
     def search(self, problem: FitProblem, starts: Sequence[BodyParams], keep: int) -> Candidates:
         """The best `keep` fits of each of B people of whom something is seen.
@@ -210,9 +243,8 @@ class MapSolver:
             x, num_steps = solution.x, num_steps[best] + solution.num_steps
         return replace(solution, num_steps=num_steps)
 
-    def _joint_std(self, energy: MapEnergy, x: Tensor) -> Tensor:
-        """(B, 24, 3) of the normal distribution with the normal matrix's curvature at x (B, 85)."""
-        hessian = energy.linearise(x, torch.arange(len(x), device=x.device)).hessian
+    def _joint_std(self, hessian: Tensor, x: Tensor) -> Tensor:
+        """(B, 24, 3) of the normal distribution with the normal matrix (B, D, D) at x (B, D)."""
         hessian.diagonal(dim1=1, dim2=2)[:, :3] += TURN_PRECISION
         spread = root_inverse_times(hessian, self.joint_moves(x).mT)
         return spread.norm(dim=1).unflatten(1, (24, 3))

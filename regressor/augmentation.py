@@ -14,7 +14,8 @@ via Model-fitting in the Loop", ICCV 2019; `augm_params` and the defaults of its
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -73,10 +74,39 @@ class AugmentationConfig:
         if not 0 <= self.color < 1:
             raise ValueError(f"color must be in [0, 1), got {self.color}")
 
+    @property
+    def mirrors_only(self) -> bool:
+        """Whether pictures are at most mirrored."""
+        return replace(self, flipped=0.0, unrotated=0.0) == replace(UNCHANGED, unrotated=0.0)
+
 
 UNCHANGED = AugmentationConfig(
     scale=(1.0, 1.0), scale_std=None, rotation_deg=0.0, flipped=0.0, color=0.0
 )
+
+
+class Turns(NamedTuple):
+    """How B pictures are turned, and which are mirrored after that: all that poses depend on.
+
+    Attributes:
+        angle: (B,) float64 radians, from x towards y.
+        flip: (B,) bool.
+    """
+
+    angle: Tensor
+    flip: Tensor
+
+    @property
+    def inverse(self) -> Turns:
+        """What makes the people as they are of the augmented people.
+
+        A turn with mirroring is its own inverse: M Roll(a) M Roll(a) = I.
+        """
+        return Turns(torch.where(self.flip, self.angle, -self.angle), self.flip)
+
+    def to(self, device: torch.device) -> Turns:
+        """The same on a device."""
+        return Turns(self.angle.to(device), self.flip.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +135,11 @@ class Augmentations:
     blocks: Floats
     is_disc: NDArray[np.bool_]
     paint: NDArray[np.integer]
+
+    @property
+    def turns(self) -> Turns:
+        """Angle and flip, as tensors."""
+        return Turns(torch.from_numpy(self.angle), torch.from_numpy(self.flip))
 
 
 def draw_augmentations(
@@ -191,61 +226,59 @@ def move_cameras(intrinsics: Floats, matrices: Floats) -> Floats:
 # --- Who is there -----------------------------------------------------------------------------
 
 
-def roll_matrices(augmentations: Augmentations) -> Tensor:
+def roll_matrices(turns: Turns) -> Tensor:
     """(B, 3, 3) what turning the pictures does to points in the cameras' frames, float32."""
-    angle = torch.from_numpy(augmentations.angle)
-    rolls = torch.eye(3, dtype=angle.dtype).repeat(len(angle), 1, 1)
+    angle = turns.angle
+    rolls = torch.eye(3).to(angle).repeat(len(angle), 1, 1)
     rolls[:, 0, 0] = rolls[:, 1, 1] = angle.cos()
     rolls[:, 1, 0] = angle.sin()
     rolls[:, 0, 1] = -angle.sin()
     return rolls.float()
 
 
-def turn_poses(pose_rotmat: Tensor, augmentations: Augmentations) -> Tensor:
+def turn_poses(pose_rotmat: Tensor, turns: Turns) -> Tensor:
     """Poses as the augmented pictures show them.
 
     With M = diag(-1, 1, 1), mirroring makes M R M of a rotation R, of the joint on the other side.
 
     Args:
         pose_rotmat: (B, 24, 3, 3), the root's in the camera frame.
-        augmentations: of B pictures.
+        turns: of B pictures, on the same device.
 
     Returns:
         (B, 24, 3, 3).
     """
     turned = pose_rotmat.clone()
-    turned[:, 0] = roll_matrices(augmentations) @ turned[:, 0]
-    M = torch.diag(torch.tensor([-1.0, 1.0, 1.0]))
-    return _where_flipped(augmentations, M @ turned[:, _FLIP_JOINTS] @ M, turned)
+    turned[:, 0] = roll_matrices(turns) @ turned[:, 0]
+    M = torch.diag(torch.tensor([-1.0, 1.0, 1.0])).to(pose_rotmat)
+    return _where_flipped(turns, M @ turned[:, _FLIP_JOINTS] @ M, turned)
 
 
-def turn_points(points: Tensor, augmentations: Augmentations) -> Tensor:
+def turn_points(points: Tensor, turns: Turns) -> Tensor:
     """Points (B, N, 3), camera frame, as the augmented pictures show them."""
-    turned = points @ roll_matrices(augmentations).mT
-    return _where_flipped(augmentations, turned * torch.tensor([-1.0, 1.0, 1.0]), turned)
+    turned = points @ roll_matrices(turns).mT
+    return _where_flipped(turns, turned * torch.tensor([-1.0, 1.0, 1.0]).to(points), turned)
 
 
-def turn_joints(joints: Tensor, augmentations: Augmentations) -> Tensor:
+def turn_joints(joints: Tensor, turns: Turns) -> Tensor:
     """SMPL's joints (B, 24, 3), camera frame, likewise: the left ones become the right ones."""
-    turned = turn_points(joints, augmentations)
-    return _where_flipped(augmentations, turned[:, _FLIP_JOINTS], turned)
+    turned = turn_points(joints, turns)
+    return _where_flipped(turns, turned[:, _FLIP_JOINTS], turned)
 
 
-def swap_sides(values: Floats, sides: NDArray[np.integer], augmentations: Augmentations) -> Floats:
+def swap_sides(values: Floats, sides: NDArray[np.integer], flip: NDArray[np.bool_]) -> Floats:
     """Values (B, P, ...) of keypoints, left and right exchanged where pictures are mirrored.
 
     Args:
         values: of keypoints.
         sides: (P,) index of each keypoint's mirror image, `KeypointSet.flip`.
-        augmentations: of B pictures.
+        flip: (B,) which pictures.
     """
-    flip = augmentations.flip.reshape(-1, *[1] * (values.ndim - 1))
-    return np.where(flip, values[:, sides], values)
+    return np.where(flip.reshape(-1, *[1] * (values.ndim - 1)), values[:, sides], values)
 
 
-def _where_flipped(augmentations: Augmentations, flipped: Tensor, others: Tensor) -> Tensor:
-    flip = torch.from_numpy(augmentations.flip).reshape(-1, *[1] * (others.dim() - 1))
-    return torch.where(flip, flipped, others)
+def _where_flipped(turns: Turns, flipped: Tensor, others: Tensor) -> Tensor:
+    return torch.where(turns.flip.reshape(-1, *[1] * (others.dim() - 1)), flipped, others)
 
 
 # --- What is seen -----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ as is everything about pictures that were not turned.
 
 Costs are a matter of the picture too: a MAP energy prefers people who are upright in it, and its
 pose prior is not the same for mirrored poses. So the loop takes the network's estimate back to the
-picture as it is (`turn_params` with `inverse_turns`), fits there, and turns the best fit known into
+picture as it is (`turn_params` with `Turns.inverse`), fits there, and turns the best fit known into
 a target (`turn_fits`).
 """
 
@@ -27,95 +27,59 @@ from dataclasses import replace
 import numpy as np
 import roma
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fitting.body import Body
 from fitting.problem import PARAMETERS, BodyParams
 from fitting.skeleton import SMPL_JOINTS, flip_permutation
 
-from .augmentation import (
-    UNCHANGED,
-    Augmentations,
-    Floats,
-    draw_augmentations,
-    roll_matrices,
-    swap_sides,
-    turn_points,
-)
+from .augmentation import Turns, roll_matrices, swap_sides, turn_points
 from .stored_fits import StoredFits
 
 _FLIP_JOINTS = flip_permutation(SMPL_JOINTS)
-_MIRRORED = torch.tensor([1.0, -1.0, -1.0])  # what mirroring makes of a rotation vector
+_MIRRORED = (1.0, -1.0, -1.0)  # what mirroring makes of a rotation vector
 
 
-def turns(angle: Floats, flip: NDArray[np.bool_]) -> Augmentations:
-    """The augmentations of B pictures as far as they matter here.
-
-    Args:
-        angle: (B,) radians, from x towards y.
-        flip: (B,) bool, whether the picture was mirrored after that.
-    """
-    unchanged = draw_augmentations(UNCHANGED, len(angle), np.random.default_rng(0))
-    return replace(
-        unchanged, angle=np.asarray(angle, np.float64), flip=np.asarray(flip).astype(bool)
-    )
-
-
-def turn_fits(fits: StoredFits, augmentations: Augmentations, body: Body) -> StoredFits:
+def turn_fits(fits: StoredFits, turns: Turns, body: Body) -> StoredFits:
     """Fits for B pictures as they are, as fits for the augmented pictures.
 
-    Costs stay those of the pictures as they are.
+    Costs stay those of the pictures as they are. With `turns.inverse` it is the other way round.
 
     Args:
         fits: of B people; those without a fit stay zero.
-        augmentations: of their pictures.
+        turns: of their pictures, on the CPU.
         body: that the parameters belong to; a single-precision one on the CPU. A mirrored body is
             taken to be the body of the same shape, from which the bundled one is some millimetres
             away.
     """
-    params = turn_params(fits.body_params, augmentations, body)
+    params = turn_params(fits.body_params, turns, body)
     packed = params.pack(PARAMETERS).numpy()
     return replace(
         fits,
         params=np.where(fits.is_known[:, None], packed, fits.params),
-        joint_std_mm=swap_sides(fits.joint_std_mm, _FLIP_JOINTS, augmentations),
+        joint_std_mm=swap_sides(fits.joint_std_mm, _FLIP_JOINTS, turns.flip.numpy()),
     )
 
 
-def undo_turns(fits: StoredFits, augmentations: Augmentations, body: Body) -> StoredFits:
-    """Fits for B augmented pictures, as fits for the pictures as they are; see `turn_fits`.
-
-    Their costs must have been those of the pictures as they are.
-    """
-    return turn_fits(fits, inverse_turns(augmentations), body)
-
-
-def inverse_turns(augmentations: Augmentations) -> Augmentations:
-    """What makes of the augmented people the people as they are."""
-    angle = np.where(augmentations.flip, augmentations.angle, -augmentations.angle)
-    return replace(augmentations, angle=angle)
-
-
-def turn_params(params: BodyParams, augmentations: Augmentations, body: Body) -> BodyParams:
-    """Parameters of B people on the CPU, likewise; NaN stays NaN."""
-    root = _turn_root(params.global_orient, augmentations)
+def turn_params(params: BodyParams, turns: Turns, body: Body) -> BodyParams:
+    """Parameters of B people, likewise, all on one device; NaN stays NaN."""
+    root = _turn_root(params.global_orient, turns)
     rotvec = torch.cat([root, params.body_pose], dim=1).unflatten(1, (24, 3))
-    flip = torch.from_numpy(augmentations.flip)[:, None, None]
-    rotvec = rotvec.where(~flip, rotvec[:, _FLIP_JOINTS] * _MIRRORED).flatten(1)
+    mirrored = rotvec[:, _FLIP_JOINTS] * torch.tensor(_MIRRORED).to(rotvec)
+    rotvec = torch.where(turns.flip[:, None, None], mirrored, rotvec).flatten(1)
     # The body is turned about its pelvis, which rests beside the origin that transl is of. In this
     # order of the sums nothing is lost where nothing is turned.
     pelvis = body.rest_joints(params.betas)[:, :1]
-    moved = turn_points(pelvis, augmentations) - pelvis
-    transl = turn_points(params.transl[:, None], augmentations) + moved
+    moved = turn_points(pelvis, turns) - pelvis
+    transl = turn_points(params.transl[:, None], turns) + moved
     return replace(
         params, global_orient=rotvec[:, :3], body_pose=rotvec[:, 3:], transl=transl[:, 0]
     )
 
 
-def _turn_root(global_orient: Tensor, augmentations: Augmentations) -> Tensor:
+def _turn_root(global_orient: Tensor, turns: Turns) -> Tensor:
     """(B, 3) the root's axis-angle after the turn; the same to the last bit where there is none."""
-    roll = roll_matrices(augmentations).double()
-    turned = roma.rotmat_to_rotvec(roll @ roma.rotvec_to_rotmat(global_orient.double()))
-    is_turned = torch.from_numpy(augmentations.angle != 0)[:, None]
-    return torch.where(is_turned, turned.to(global_orient), global_orient)
+    turned = roma.rotmat_to_rotvec(
+        roll_matrices(turns).double() @ roma.rotvec_to_rotmat(global_orient.double())
+    )
+    return torch.where((turns.angle != 0)[:, None], turned.to(global_orient), global_orient)

@@ -137,7 +137,7 @@ class FitStore:
         Args:
             dataset: name.
             rows: (B,) of the data set.
-            fits: B, in the cameras of the pictures as they are (`fit_frames.undo_turns`).
+            fits: B, in the cameras of the pictures as they are (`fit_frames`).
 
         Returns:
             (B,) which are kept.

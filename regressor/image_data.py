@@ -16,13 +16,19 @@ number. What a batch holds:
 | parts, has_parts | (B, h, w), (B,) | 1 + joint index, 0 background; if asked for |
 
 A flag of 0 says that what it stands for is unknown; the values there are zeros, and identities
-among the rotations.
+among the rotations. For the loop (`loop`), if asked for, also:
+
+| name | shape | |
+|---|---|---|
+| dataset, row, epoch | (B,) int64 | source and row of those to be fitted, row -1 of the others |
+| angle, flip | (B,) float64, bool | how the picture was turned, and mirrored after that |
+| plain_keypoints_2d, plain_conf, plain_intrinsics | | as above, of the picture as it is |
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import roma
@@ -56,8 +62,9 @@ from .augmentation import (
     turn_poses,
 )
 from .crops import CROP_SIZE, cut_crop, cut_labels, normalise_crops
+from .feature_cache import Encode, FeatureCache
 from .image_people import ImagePeople, PeopleFilter, concatenate_people, reduced_crop
-from .image_sources import DataSourceConfig, Pictured, open_source
+from .image_sources import DataSourceConfig, FolderSource, Pictured, open_source
 from .task import Batch
 
 _LOG = logging.getLogger(__name__)
@@ -92,6 +99,8 @@ class ImageData:
 
     Attributes:
         keypoints: the set of the batches' keypoints.
+        for_loop: whether batches hold what the loop needs.
+        features: of the people; then batches hold "features" (B, C, h, w) in place of "images".
     """
 
     keypoints = BODY_POINTS
@@ -104,6 +113,7 @@ class ImageData:
         seed: int,
         augmentation: AugmentationConfig = UNCHANGED,
         part_size: int | None = None,
+        for_loop: bool = False,
     ) -> None:
         """Open the sources.
 
@@ -113,12 +123,13 @@ class ImageData:
             seed: of the order of people, of their mixture and of the augmentations.
             augmentation: how pictures are changed.
             part_size: pixels across the maps of body parts; none leaves them out.
+            for_loop: see above.
 
         Raises:
             InputError: a source cannot be used.
         """
         self.config, self.seed, self.augmentation = config, seed, augmentation
-        self.part_size = part_size
+        self.part_size, self.for_loop = part_size, for_loop
         self.sources = [
             open_source(
                 source,
@@ -133,6 +144,7 @@ class ImageData:
         self._body = body
         self._defined = map_keypoints(body, self.keypoints).defined.numpy()
         self._warned: set[str] = set()
+        self.features: FeatureCache | None = None
 
     def batch(self, number: int, size: int) -> Batch:
         """Batch `number` of `size` people, augmented.
@@ -154,32 +166,72 @@ class ImageData:
             if len(slots := np.flatnonzero(chosen == i))
         ]
         rng = np.random.default_rng((self.seed, number, _AUGMENT))
-        return self._make(taken, draw_augmentations(self.augmentation, size, rng), number)
+        drawn = draw_augmentations(self.augmentation, size, rng)
+        return self._make(taken, np.sort(chosen), drawn, number)
 
     def first(self, count: int) -> Batch:
         """At most `count` people of the first source, always the same, not augmented."""
         taken = self.sources[0].first(count)
-        rng = np.random.default_rng(0)
-        return self._make([taken], draw_augmentations(UNCHANGED, len(taken.people), rng), 0)
+        N = len(taken.people)
+        drawn = draw_augmentations(UNCHANGED, N, np.random.default_rng(0))
+        return self._make([taken], np.zeros(N, np.int64), drawn, 0)
 
-    def _make(self, taken: list[Pictured], drawn: Augmentations, number: int) -> Batch:
+    def _make(
+        self,
+        taken: list[Pictured],
+        dataset: NDArray[np.integer],
+        drawn: Augmentations,
+        number: int,
+    ) -> Batch:
         people = concatenate_people(part.people for part in taken)
         crop = choose_crops(people.crop.astype(np.float64), drawn)
-        pixels, parts, is_read = self._read(taken, crop, drawn)
+        parts = None
+        if self.features is not None:
+            row = np.concatenate([part.rows for part in taken])
+            features, is_read = self.features.read(dataset, row, drawn.flip)
+            seen = {"features": features}
+        else:
+            pixels, parts, is_read = self._read(taken, crop, drawn)
+            seen = {"images": normalise_crops(pixels)}
         if not is_read.any():
             raise InputError(
                 f"batch {number}: none of its {len(people)} pictures can be read; see that the "
                 "folder of pictures is still there"
             )
         batch = self._truth(people, crop, drawn)
+        if self.for_loop:
+            batch |= self._plain(people, taken, dataset, drawn)
         if parts is not None:
             batch["parts"] = torch.from_numpy(parts.astype(np.int64))
             batch["has_parts"] = torch.from_numpy(people.has_parts).float()
         read = torch.from_numpy(is_read).float()
-        for name in ("conf", "has_params", "has_joints", "has_parts"):
+        for name in ("conf", "plain_conf", "has_params", "has_joints", "has_parts"):
             if name in batch:
                 batch[name] = batch[name] * read.reshape(-1, *[1] * (batch[name].dim() - 1))
-        return {"images": normalise_crops(pixels), **batch}
+        return {**seen, **batch}
+
+    def cache_features(self, encode: Encode) -> None:
+        """Compute what an encoder sees of all people, and give that from now on.
+
+        Raises:
+            ValueError: people are drawn, or their pictures are changed, so that there is no end.
+        """
+        sources = [source for source in self.sources if isinstance(source, FolderSource)]
+        if len(sources) < len(self.sources) or not self.augmentation.mirrors_only:
+            raise ValueError(
+                "features can be cached of tables and keypoint files only, and without other "
+                "augmentation than mirroring"
+            )
+
+        def cut(taken: Pictured, mirrored: bool) -> tuple[Tensor, NDArray[np.bool_]]:
+            N = len(taken.people)
+            drawn = draw_augmentations(UNCHANGED, N, np.random.default_rng(0))
+            drawn = replace(drawn, flip=np.full(N, mirrored))
+            crop = taken.people.crop.astype(np.float64)
+            pixels, _, is_read = self._read([taken], crop, drawn)
+            return normalise_crops(pixels), is_read
+
+        self.features = FeatureCache(sources, cut, encode)
 
     def _read(
         self, taken: list[Pictured], crop: Floats, drawn: Augmentations
@@ -220,26 +272,49 @@ class ImageData:
     def _truth(self, people: ImagePeople, crop: Floats, drawn: Augmentations) -> Batch:
         """What is known of the people, as their augmented pictures show them."""
         matrices = picture_matrices(crop, people.image_size[:, 0], drawn)
-        points = swap_sides(move_points(people.keypoints_2d, matrices), self.keypoints.flip, drawn)
-        conf = swap_sides(people.conf * self._defined, self.keypoints.flip, drawn)
+        points = swap_sides(
+            move_points(people.keypoints_2d, matrices), self.keypoints.flip, drawn.flip
+        )
+        conf = swap_sides(people.conf * self._defined, self.keypoints.flip, drawn.flip)
         rotations = roma.rotvec_to_rotmat(_floats(people.rotvec))
         betas, has_params = _floats(people.betas), _floats(people.has_params)
         rest = self._body.rest_joints(betas)
         _, joints = forward_kinematics(rotations, rest)
         pelvis = rest[:, 0]  # at which the posed body is turned
-        moved = turn_points((pelvis + _floats(people.transl))[:, None], drawn)[:, 0] - pelvis
+        moved = turn_points((pelvis + _floats(people.transl))[:, None], drawn.turns)[:, 0] - pelvis
         known = has_params[:, None]
         return {
             "crop": _floats(move_crops(crop, matrices)),
             "intrinsics": _floats(move_cameras(people.intrinsics.astype(np.float64), matrices)),
             "keypoints_2d": _floats(points),
             "conf": _floats(conf),
-            "pose_rotmat": turn_poses(rotations, drawn),
+            "pose_rotmat": turn_poses(rotations, drawn.turns),
             "betas": betas,
             "transl": moved * known,
             "has_params": has_params,
-            "joints": turn_joints(joints - joints[:, :1], drawn) * known[..., None],
+            "joints": turn_joints(joints - joints[:, :1], drawn.turns) * known[..., None],
             "has_joints": has_params.clone(),
+        }
+
+    def _plain(
+        self,
+        people: ImagePeople,
+        taken: list[Pictured],
+        dataset: NDArray[np.integer],
+        drawn: Augmentations,
+    ) -> Batch:
+        """What the loop needs."""
+        row = np.concatenate([part.rows for part in taken])
+        fitted = np.array([source.fits is not None for source in self.sources])
+        return {
+            "dataset": torch.from_numpy(dataset.astype(np.int64)),
+            "row": torch.from_numpy(np.where(fitted[dataset], row, -1)),
+            "epoch": torch.from_numpy(np.concatenate([part.epoch for part in taken])),
+            "angle": drawn.turns.angle,
+            "flip": drawn.turns.flip,
+            "plain_keypoints_2d": _floats(people.keypoints_2d),
+            "plain_conf": _floats(people.conf * self._defined),
+            "plain_intrinsics": _floats(people.intrinsics),
         }
 
 

@@ -58,6 +58,7 @@ _JOINTS_OF = {  # of SMPL's tree
 # Of weak cameras in projections. At 0 a body would be infinitely far; at a hundredth it covers some
 # pixels of the crop, and the loss `camera` has long been what counts.
 _LEAST_SCALE = 1e-2
+_TINY = 1e-6  # sum of weights below which there is nobody
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +126,9 @@ def image_losses(
 ) -> dict[str, Tensor]:
     """The wanted losses by name, without their weights, in the precision of the body.
 
-    Each is a mean over the people (of keypoints_2d: over the keypoints seen) whose truth is known;
-    others have no influence on value and gradient, whatever numbers stand in their place. Where
-    nobody's truth is known a loss is 0, and so is its gradient.
+    Each is a mean over the people (of keypoints_2d: over the keypoints seen) whose truth is known,
+    weighted where that is only so sure; others have no influence on value and gradient, whatever
+    numbers stand in their place. Where nobody's truth is known a loss is 0, and so is its gradient.
 
     Args:
         estimate: of B people; `pose_rotmat`'s root in the camera frame.
@@ -135,7 +136,8 @@ def image_losses(
             (B, P, 2) px with "conf" (B, P), 0 where unknown; "joints" (B, 24, 3) metres with
             "has_joints" (B,); "pose_rotmat" (B, 24, 3, 3), "betas" (B, 10) and, for `location`,
             "transl" (B, 3) metres with "has_params" (B,); "parts" (B, h, w) int64 with
-            "has_parts" (B,). Only what the wanted losses need is looked at.
+            "has_parts" (B,). Only what the wanted losses need is looked at. "has_joints" and
+            "has_params" may be any weights from 0, unknown, to 1.
         body: on the estimate's device.
         keypoint_body: of the batch's keypoint set, on the same device.
         config: which losses, and their norms.
@@ -162,9 +164,13 @@ def image_loss_sum(losses: dict[str, Tensor], config: ImageLossConfig) -> Tensor
     return torch.stack([getattr(config, name) * loss for name, loss in losses.items()]).sum()
 
 
-def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Scalar mean of finite values (B,) over the people at `valid` (B,) bool; 0 of nobody."""
-    return torch.where(valid, values, 0.0).sum() / valid.sum().clamp(min=1)
+def masked_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Scalar mean of values (B,) by weights (B,), which may be bool; 0 of nobody.
+
+    Values whose weight is 0 may be NaN.
+    """
+    total = torch.where(weight > 0, values * weight, 0.0).sum()
+    return total / weight.sum().clamp(min=_TINY)
 
 
 def _skeleton_losses(
@@ -186,7 +192,7 @@ def _skeleton_losses(
         valid = batch["has_joints"] > 0
         truth = _where(valid, batch["joints"], 0.0)
         errors = _point_loss(config.joint_norm)(joints - joints[:, :1], truth)
-        losses["joints"] = masked_mean(errors, valid)
+        losses["joints"] = masked_mean(errors, batch["has_joints"])
     if "camera" in wanted:
         scale = _where(in_view, estimate.weak_cam[:, 0], 1.0)
         losses["camera"] = masked_mean((-10 * scale).exp().square(), in_view)
@@ -215,9 +221,9 @@ def _parameter_losses(
     for name in wanted.intersection(_JOINTS_OF):
         joints = _JOINTS_OF[name]
         pair = estimate.pose_rotmat[:, joints], batch["pose_rotmat"][:, joints]
-        losses[name] = _squared_error(*pair, batch["has_params"] > 0)
+        losses[name] = _squared_error(*pair, batch["has_params"])
     if "betas" in wanted:
-        losses["betas"] = _squared_error(estimate.betas, batch["betas"], batch["has_params"] > 0)
+        losses["betas"] = _squared_error(estimate.betas, batch["betas"], batch["has_params"])
     if "location" in wanted:
         if "transl" not in batch:
             raise ValueError(
@@ -225,7 +231,7 @@ def _parameter_losses(
                 "none; set location to 0"
             )
         truth = transl_to_weak(batch["transl"], batch["crop"], batch["intrinsics"])
-        losses["location"] = _squared_error(estimate.weak_cam, truth, batch["has_params"] > 0)
+        losses["location"] = _squared_error(estimate.weak_cam, truth, batch["has_params"])
     return losses
 
 
@@ -233,20 +239,21 @@ def _mesh_losses(
     estimate: ImageEstimate, batch: Batch, body: Body, config: ImageLossConfig
 ) -> dict[str, Tensor]:
     """Those that pose whole meshes, the estimated and the true one, relative to the pelvis."""
-    wanted, valid = config.wanted, batch["has_params"] > 0
+    wanted, weight = config.wanted, batch["has_params"]
+    valid = weight > 0
     vertices = _vertices(body, *_pose_of(estimate, valid))
     with torch.no_grad():
         true_estimate = estimate._replace(pose_rotmat=batch["pose_rotmat"], betas=batch["betas"])
         truth = _vertices(body, *_pose_of(true_estimate, valid))
     losses = {}
     if "vertices" in wanted:
-        losses["vertices"] = masked_mean(_point_loss(config.vertex_norm)(vertices, truth), valid)
+        losses["vertices"] = masked_mean(_point_loss(config.vertex_norm)(vertices, truth), weight)
     if wanted & {"normals", "edges"}:
         edges, true_edges = face_edges(vertices, body.faces), face_edges(truth, body.faces)
         if "normals" in wanted:
-            losses["normals"] = masked_mean(normal_loss(edges, true_edges), valid)
+            losses["normals"] = masked_mean(normal_loss(edges, true_edges), weight)
         if "edges" in wanted:
-            losses["edges"] = masked_mean(edge_loss(edges, true_edges), valid)
+            losses["edges"] = masked_mean(edge_loss(edges, true_edges), weight)
     return losses
 
 
@@ -290,10 +297,10 @@ def _vertices(body: Body, pose_rotmat: Tensor, betas: Tensor) -> Tensor:
     return posed.vertices - posed.joints[:, :1]
 
 
-def _squared_error(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """Mean squared difference of (B, ...) over the people at `valid` (B,)."""
-    errors = _where(valid, predicted - truth, 0.0)
-    return masked_mean(errors.square().flatten(1).mean(dim=1), valid)
+def _squared_error(predicted: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared difference of (B, ...) over the people, by their weights (B,)."""
+    errors = _where(weight > 0, predicted - truth, 0.0)
+    return masked_mean(errors.square().flatten(1).mean(dim=1), weight)
 
 
 def _where(valid: Tensor, values: Tensor, others: Tensor | float) -> Tensor:

@@ -41,22 +41,31 @@ class ImageRegressor(nn.Module):
             self.encoder.eval()
         return self
 
-    def forward(self, images: Tensor, box: Tensor | None = None) -> ImageEstimate:
+    def forward(
+        self,
+        images: Tensor | None,
+        box: Tensor | None = None,
+        *,
+        features: Tensor | None = None,
+    ) -> ImageEstimate:
         """Estimate B people.
 
         Args:
             images: (B, 3, H, W) ImageNet-normalised crops.
             box: (B, 3) from `locate_crops`, for a head that asks for it: CLIFF's.
+            features: (B, C, h, w) what the encoder has made of the crops before; these are then
+                not needed.
 
         Raises:
             ValueError: a shape is wrong, or the box is missing or not used.
         """
-        if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(
-                f"images must be (B, 3, H, W) normalised crops, got {tuple(images.shape)}"
-            )
-        self._check_box(len(images), box)
-        return self.head(self.encoder(images), box)
+        if features is None:
+            if images is None or images.dim() != 4 or images.shape[1] != 3:
+                got = None if images is None else tuple(images.shape)
+                raise ValueError(f"images must be (B, 3, H, W) normalised crops, got {got}")
+            features = self.encoder(images)
+        self._check_box(len(features), box)
+        return self.head(features, box)
 
     def _check_box(self, batch: int, box: Tensor | None) -> None:
         if (box is not None) != self.head.needs_box:

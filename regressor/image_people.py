@@ -78,6 +78,12 @@ def concatenate_people(parts: Iterable[ImagePeople]) -> ImagePeople:
     return ImagePeople(**{n: np.concatenate([getattr(part, n) for part in parts]) for n in names})
 
 
+def without_params(people: ImagePeople) -> ImagePeople:
+    """The same people as if nothing were known of their bodies."""
+    zeros = {n: np.zeros_like(getattr(people, n)) for n in ("rotvec", "betas", "transl")}
+    return replace(people, has_params=np.zeros(len(people), bool), **zeros)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PeopleFilter:
     """Which people there is nothing to learn from.

@@ -32,6 +32,7 @@ from .image_people import (
     people_of_keypoints,
     people_of_table,
     read_mask,
+    without_params,
 )
 from .rendering import BATCH, UNSEEN, PictureConfig, PictureStream, RenderedPicture
 
@@ -47,6 +48,8 @@ class DataSourceConfig:
             keypoints; or "drawn", an endless stream of drawn people.
         path: of the table or the file.
         images: folder of its pictures; a table's are in `images/` beside it unless told otherwise.
+        params: what the body parameters of a table are: the "truth", to learn from as they are;
+            "fits" to begin the loop with; or "none", as if there were none.
         keypoint_format, keypoint_set: of a file of keypoints that does not tell.
         share: of the people of a batch, relative to those of the other sources.
         split: of the motion-capture subjects whose poses are drawn.
@@ -56,6 +59,7 @@ class DataSourceConfig:
     kind: Literal["table", "keypoints", "drawn"]
     path: str = ""
     images: str = ""
+    params: Literal["truth", "fits", "none"] = "truth"
     keypoint_format: str = "auto"
     keypoint_set: str = ""
     share: float = 1.0
@@ -82,6 +86,7 @@ class DataSourceConfig:
 
 
 _USED_BY = {
+    "params": ("table",),
     "images": ("table", "keypoints"),
     "keypoint_format": ("keypoints",),
     "keypoint_set": ("keypoints",),
@@ -96,11 +101,15 @@ class Pictured(NamedTuple):
 
     Attributes:
         people: N of them.
+        rows: (N,) of the source, -1 where it has none.
+        epoch: (N,) how often the source was gone through before.
         open: the picture of person i, given how many of its pixels make one of the crop.
         mask: body parts (H, W) in the picture of person i.
     """
 
     people: ImagePeople
+    rows: NDArray[np.int64]
+    epoch: NDArray[np.int64]
     open: Callable[[int, float], OpenedPicture]
     mask: Callable[[int], NDArray[np.uint8]]
 
@@ -110,9 +119,12 @@ class Source(Protocol):
 
     Attributes:
         mean: parameters of its people; None where nothing is known of them in 3D.
+        fits: its people with the parameters that the loop begins with; None where they are not to
+            be fitted.
     """
 
     mean: MeanParams | None
+    fits: ImagePeople | None
 
     def take(self, number: int, slots: NDArray[np.integer], size: int) -> Pictured:
         """Those for some places (`slots`) in batch `number` of `size` people."""
@@ -125,11 +137,20 @@ class FolderSource:
     """People with pictures in a folder, in another order each epoch."""
 
     def __init__(
-        self, people: ImagePeople, folder: Path, masks: Path | None, seed: tuple[int, ...]
+        self,
+        people: ImagePeople,
+        folder: Path,
+        masks: Path | None,
+        seed: tuple[int, ...],
+        *,
+        params: Literal["truth", "fits", "none"] = "truth",
     ) -> None:
         """Of at least one person; the order follows from the seed."""
-        self.people, self.folder, self.masks, self.seed = people, folder, masks, seed
-        self.mean = _mean_of(people)
+        self.folder, self.masks, self.seed = folder, masks, seed
+        unknown = without_params(people)
+        self.people = people if params == "truth" else unknown
+        self.fits: ImagePeople | None = {"truth": None, "fits": people, "none": unknown}[params]
+        self.mean = _mean_of(self.people if self.fits is None else self.fits)
 
     def take(self, number: int, slots: NDArray[np.integer], size: int) -> Pictured:
         """Each place of all batches counts one person on; see `Source`."""
@@ -138,14 +159,16 @@ class FolderSource:
         for e in np.unique(epoch).tolist():
             order = _permutation((*self.seed, e, _ORDER), len(self.people))
             rows[epoch == e] = order[position[epoch == e]]
-        return self._of(rows)
+        return self.at(rows, epoch)
 
     def first(self, count: int) -> Pictured:
         """Rows evenly spread over all, for a data set is often sorted by subject or action."""
         N = len(self.people)
-        return self._of(np.linspace(0, N - 1, min(count, N)).round().astype(int))
+        rows = np.linspace(0, N - 1, min(count, N)).round().astype(np.int64)
+        return self.at(rows, np.zeros_like(rows))
 
-    def _of(self, rows: NDArray[np.integer]) -> Pictured:
+    def at(self, rows: NDArray[np.int64], epoch: NDArray[np.int64]) -> Pictured:
+        """The people at `rows` (N,)."""
         people = self.people.select(rows)
 
         def open_one(i: int, shrink: float) -> OpenedPicture:
@@ -156,7 +179,7 @@ class FolderSource:
             assert self.masks is not None  # or no one would have parts
             return read_mask(self.masks, str(people.image[i]))
 
-        return Pictured(people, open_one, mask_of)
+        return Pictured(people, rows, epoch, open_one, mask_of)
 
 
 @lru_cache(maxsize=16)
@@ -167,6 +190,8 @@ def _permutation(seed: tuple[int, ...], count: int) -> NDArray[np.integer]:
 
 class DrawnSource:
     """People drawn as they are needed."""
+
+    fits: ImagePeople | None = None
 
     def __init__(self, stream: PictureStream, keypoints: KeypointSet) -> None:
         self.stream, self.keypoints = stream, keypoints
@@ -187,7 +212,11 @@ class DrawnSource:
             [_drawn_person(picture, source, self.keypoints) for picture in drawn]
         )
         return Pictured(
-            people, lambda i, shrink: OpenedPicture(drawn[i].image, 1), lambda i: drawn[i].parts
+            people,
+            rows=np.full(len(people), -1),
+            epoch=np.zeros(len(people), np.int64),
+            open=lambda i, shrink: OpenedPicture(drawn[i].image, 1),
+            mask=lambda i: drawn[i].parts,
         )
 
     def first(self, count: int) -> Pictured:
@@ -300,4 +329,5 @@ def open_source(
             f"keypoints seen and is {kept.least_size:g} pixels large; give other people, or lower "
             "data.filter"
         )
-    return FolderSource(chosen, folder, masks, seed)
+    params = config.params if config.kind == "table" else "none"
+    return FolderSource(chosen, folder, masks, seed, params=params)

@@ -20,6 +20,7 @@ from fitting.files import InputError
 from fitting.keypoint_body import KeypointBody
 from fitting.keypoints import map_keypoints
 from fitting.metrics import mpjpe, pa_mpjpe, pve
+from fitting.offline import choose_device
 from fitting.overlay import draw_overlay
 from priors.mocap import load_mocap
 
@@ -27,6 +28,7 @@ from .adversarial import AdversarialConfig, RealPeople, adversarial_losses
 from .augmentation import AugmentationConfig
 from .config import TrainingConfig
 from .crops import CROP_SCALE, crop_matrix, restore_crops, transform_points
+from .distributed import Group
 from .heads import ImageEstimate, MeanParams, rest_pose
 from .image_architectures import (
     AdversarialRegressor,
@@ -38,6 +40,8 @@ from .image_data import ImageData, ImageDataConfig
 from .image_losses import ImageLossConfig, image_loss_sum, image_losses
 from .image_networks import ImageRegressor, locate_crops
 from .image_sources import DataSourceConfig
+from .learner import DTYPES
+from .loop import FitLoop, LoopConfig, LoopPeople
 from .task import Batch
 
 _PCK_SHARE = 0.1  # of the longer side of the box about the person
@@ -77,16 +81,17 @@ class ImageConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     loss: ImageLossConfig = field(default_factory=ImageLossConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    loop: LoopConfig | None = None  # fits of whom nothing is known in 3D; none learns without
 
     def __post_init__(self) -> None:
         if self.loss.parts > 0 and self.network.head != "part_attention":
             raise ValueError(
                 f"loss.parts needs the head part_attention, not {self.network.head}; set it to 0"
             )
-        if self.network.frozen and self.training.average.kind != "none":
+        if self.network.cached and (self.loss.parts > 0 or not self.augmentation.mirrors_only):
             raise ValueError(
-                "training.average estimates batch norms anew, and those of a frozen encoder are to "
-                "stay; set its kind to none, or network.frozen to false"
+                "network.cached knows pictures as they are and mirrored; set loss.parts to 0 and "
+                "augmentation to {scale: [1, 1], scale_std: null, rotation_deg: 0, color: 0}"
             )
 
 
@@ -105,8 +110,13 @@ class ImageTask:
         self.body = load_body(Path(config.data.body) if config.data.body else None)
         self.body_sha256 = self.body.sha256
         self.data = ImageData(
-            config.data, self.body, seed=config.seed, augmentation=config.augmentation
+            config.data,
+            self.body,
+            seed=config.seed,
+            augmentation=config.augmentation,
+            for_loop=config.loop is not None,
         )
+        self.loop = None if config.loop is None else self._make_loop(config.loop)
         self.network: nn.Module = make_regressor(
             config.network,
             adversarial=config.adversarial.encoder > 0,
@@ -119,6 +129,8 @@ class ImageTask:
             crop_size=config.data.crop_size,
             filter=config.data.filter,
         )
+        if config.network.cached:
+            self.data.cache_features(self._encode)
         # another seed, so that drawn people are others even if the splits are not
         self.validation = ImageData(judged, self.body, seed=config.seed + 1)
         in_3d = self.validation.sources[0].mean is not None
@@ -127,6 +139,33 @@ class ImageTask:
         self._real_people = None
         if config.adversarial.encoder > 0:
             self._real_people = RealPeople(load_mocap(), seed=config.seed)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """Features of crops (B, 3, S, S), in the precision of the training, on the CPU."""
+        device, dtype = choose_device("auto"), DTYPES[self.config.training.precision]
+        encoder = find_regressor(self.network).encoder.to(device).eval()
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+        ):
+            return encoder(images.to(device)).cpu()
+
+    def _make_loop(self, config: LoopConfig) -> FitLoop:
+        datasets = {
+            i: LoopPeople(
+                name=f"{i}: {Path(self.config.data.sources[i].path).name}",
+                people=source.fits,
+                static=self.config.data.sources[i].params == "fits",
+            )
+            for i, source in enumerate(self.data.sources)
+            if source.fits is not None
+        }
+        if not datasets:
+            raise InputError(
+                "loop has nobody to fit: the sources are drawn, or their parameters are the truth; "
+                "leave loop out, or set params of a table to fits or none"
+            )
+        return FitLoop(config, self.body, self.data.keypoints, datasets)
 
     def _mean(self) -> MeanParams:
         """What the head starts from."""
@@ -149,10 +188,16 @@ class ImageTask:
         return batch
 
     def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Every loss by name, and their weighted sum."""
+        """Every loss by name, and their weighted sum.
+
+        In the loop estimates are fitted and stored while gradients are on: whoever only looks at
+        a network leaves the fits as they are.
+        """
         estimate = _estimate(network, batch)
+        if self.loop is not None and torch.is_grad_enabled():
+            batch = self.loop.targets(estimate, batch)
         config = self.config
-        body, keypoint_body = self._bodies_on(batch["images"].device)
+        body, keypoint_body = self._bodies_on(batch["crop"].device)
         losses = image_losses(estimate, batch, body, keypoint_body, config.loss)
         total = image_loss_sum(losses, config.loss)
         regressor = find_regressor(network)
@@ -168,6 +213,30 @@ class ImageTask:
             total = total + config.adversarial.discriminator * against["adversarial_discriminator"]
             losses = losses | against
         return {"loss": total, **losses}
+
+    def begin_files(self, run: Path, group: Group) -> None:
+        """Make the store of fits; see `task.KeepsFiles`."""
+        if self.loop is not None:
+            self.loop.begin(run, group)
+
+    def resume_files(self, run: Path, step: int) -> None:
+        """Open the store of fits."""
+        if self.loop is not None:
+            self.loop.resume(run, step)
+
+    def save_files(self, step: int, group: Group) -> None:
+        """Save what changed in the store."""
+        if self.loop is not None:
+            self.loop.opened.save(step, group)
+
+    def commit_files(self, group: Group) -> None:
+        """Put it where it belongs."""
+        if self.loop is not None:
+            self.loop.opened.commit(group)
+
+    def describe_files(self) -> dict[str, float]:
+        """Statistics of the store."""
+        return {} if self.loop is None else self.loop.opened.statistics()
 
     def _bodies_on(self, device: torch.device) -> tuple[Body, KeypointBody]:
         """The bodies where the network is; the data's own stays on the CPU."""
@@ -242,9 +311,10 @@ class ImageTask:
 
 def _estimate(network: nn.Module, batch: Batch) -> ImageEstimate:
     """What a network says of the people of a batch; CLIFF's is told where their crops are."""
+    box = None
     if find_regressor(network).head.needs_box:
-        return network(batch["images"], locate_crops(batch["crop"], batch["intrinsics"]))
-    return network(batch["images"])
+        box = locate_crops(batch["crop"], batch["intrinsics"])
+    return network(batch.get("images"), box, features=batch.get("features"))
 
 
 def _chunks(batch: Batch) -> Iterator[Batch]:

@@ -18,7 +18,7 @@ from .loss_window import LossWindow
 from .optimizers import make_optimizer, schedule_factor, set_learning_rate
 from .task import Batch, Task
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DROPOUT = 1  # sets the seeds of dropout apart from a task's own use of (seed, number)
 
 
@@ -103,7 +103,7 @@ class Learner:
         """Add to the gradients. Dropout depends on the number alone, whatever ran before."""
         seed = np.random.SeedSequence((self._seed, number, _DROPOUT)).generate_state(1, np.uint64)
         torch.manual_seed(int(seed[0]))
-        dtype = _DTYPES[self._config.precision]
+        dtype = DTYPES[self._config.precision]
         with torch.autocast(self._device.type, dtype, enabled=dtype != torch.float32):
             losses = self._task.losses(self._wrapped, self._on_device(batch))
         self._scaler.scale(losses["loss"] / self._config.accumulate).backward()

@@ -123,8 +123,19 @@ class StoredFits:
         )
 
     @staticmethod
-    def of_result(result: FitResult, *, epoch: int, origin: Origin) -> StoredFits:
-        """What a solver found; waits for the device. NaN of failed fits stays, see `is_sound`."""
+    def nothing(count: int) -> StoredFits:
+        """People without a fit."""
+        return StoredFits(**{n: np.zeros(c.shape(count), c.dtype) for n, c in COLUMNS.items()})
+
+    @staticmethod
+    def of_result(result: FitResult, *, epoch: int | Rows, origin: Origin) -> StoredFits:
+        """What a solver found; waits for the device. NaN of failed fits stays, see `is_sound`.
+
+        Args:
+            result: of B people.
+            epoch: of all, or (B,).
+            origin: of all.
+        """
         B = len(result)
 
         def on_cpu(tensor: torch.Tensor) -> NDArray[Any]:
@@ -136,7 +147,7 @@ class StoredFits:
             cost=on_cpu(result.cost_final),
             error_px=on_cpu(result.mean_reprojection_error),
             focal=on_cpu(result.intrinsics[:, 0, 0]),
-            epoch=np.full(B, epoch, np.int32),
+            epoch=np.broadcast_to(epoch, B),
             origin=np.full(B, origin, np.uint8),
         )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
+
+from .distributed import Group
 
 Batch = dict[str, Tensor]
 """Named tensors with the batch as first dimension."""
@@ -47,3 +50,26 @@ class Task(Protocol):
 
     def pictures(self, network: nn.Module) -> dict[str, np.ndarray]:
         """Named (H, W, 3) uint8 RGB pictures for TensorBoard, drawn as `evaluate`; may be empty."""
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """A task with files of its own in the run's folder, which must agree with the checkpoint.
+
+    All methods are collective: every process calls them.
+    """
+
+    def begin_files(self, run: Path, group: Group) -> None:
+        """Make them for a new run, in its folder."""
+
+    def resume_files(self, run: Path, step: int) -> None:
+        """Have them as they were when the checkpoint of `step` was saved."""
+
+    def save_files(self, step: int, group: Group) -> None:
+        """Before the checkpoint of `step` is written."""
+
+    def commit_files(self, group: Group) -> None:
+        """Once that is on the disk."""
+
+    def describe_files(self) -> dict[str, float]:
+        """For the log, at each evaluation; nothing if there is nothing to tell."""

@@ -24,7 +24,7 @@ from .learner import Learner
 from .prefetch import prefetch
 from .resuming import read_resumable
 from .run_log import RECORD_NAME, RunLog, command_line
-from .task import Batch, Task
+from .task import Batch, KeepsFiles, Task
 
 BEST_NAME = "best.pt"
 LAST_NAME = "last.pt"
@@ -118,6 +118,7 @@ class _Run:
         self._best = _Best()
         self._metrics: dict[str, float] = {}  # of the last evaluation
         self._clock = StageClock(dict.fromkeys(_STAGES, 0.0))
+        self._files = task if isinstance(task, KeepsFiles) else None
         self._saved: int | None = None  # step of last.pt
         self._resumed: int | None = None  # step at which this sitting began
         self._log: RunLog | None = None
@@ -144,6 +145,8 @@ class _Run:
         self._clock = StageClock(state["seconds"])
         self._metrics = checkpoint.metrics
         self._saved = self._resumed = self._learner.step
+        if self._files is not None:
+            self._files.resume_files(self._out, self._learner.step)
 
     def _learn(self, stop: Callable[[], bool], progress: Progress) -> str:
         """Update and look until there is a reason to end, which is returned."""
@@ -183,6 +186,8 @@ class _Run:
             if not self._log.shows_pictures:
                 self._say("TensorBoard is not installed; metrics.jsonl has the numbers")
         if self._saved is None:
+            if self._files is not None:
+                self._files.begin_files(self._out, self._group)
             self._save()
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -211,6 +216,8 @@ class _Run:
             line["losses"] = self._read_losses()
         if last or step % config.evaluate_every == 0:
             line["metrics"] = self._evaluate()
+            if self._files is not None:
+                line["files"] = self._files.describe_files()
         if line and self._log is not None:
             self._log.write({"step": step, **line})
         if step % config.save_every == 0:
@@ -285,10 +292,14 @@ class _Run:
             "best": asdict(self._best),
             "seconds": self._clock.seconds,
         }
-        if self._group.is_first:
-            with self._clock.time("save"):
+        with self._clock.time("save"):
+            if self._files is not None:
+                self._files.save_files(self._learner.step, self._group)
+            if self._group.is_first:
                 checkpoint = self._checkpoint(self._learner.network, state)
                 save_checkpoint(self._out / LAST_NAME, checkpoint)
+            if self._files is not None:
+                self._files.commit_files(self._group)
         self._saved = self._learner.step
         self._record("running")
 

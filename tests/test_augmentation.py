@@ -112,25 +112,25 @@ def test_bodies_cameras_and_points_move_alike(body, rng, drawn):
     crop = choose_crops(rng.uniform(50, 150, (6, 3)), drawn)
     matrices = picture_matrices(crop, np.full(6, 320), drawn)
     posed = body.pose(rotations, betas, transl)
-    turned_pose = turn_poses(rotations, drawn)
+    turned_pose = turn_poses(rotations, drawn.turns)
     pelvis = body.rest_joints(betas)[:, :1]
-    turned_transl = turn_points(pelvis + transl[:, None], drawn) - pelvis
+    turned_transl = turn_points(pelvis + transl[:, None], drawn.turns) - pelvis
     turned = body.pose(turned_pose, betas, turned_transl[:, 0])
     # bodies and shapes are symmetric to some millimetres, so joints are compared
-    expected = turn_joints(posed.joints, drawn)
+    expected = turn_joints(posed.joints, drawn.turns)
     assert (turned.joints - expected).norm(dim=-1).max() < 5e-3
     moved_K = torch.from_numpy(move_cameras(K, matrices)).float()
     pixels, _ = project_points(posed.joints, torch.from_numpy(K).float())
     seen, _ = project_points(expected, moved_K)
     sides = keypoint_set("smpl24").flip
-    moved = swap_sides(move_points(pixels.numpy().astype(float), matrices), sides, drawn)
+    moved = swap_sides(move_points(pixels.numpy().astype(float), matrices), sides, drawn.flip)
     np.testing.assert_allclose(seen.numpy(), moved, atol=2e-3)
 
 
 def test_poses_are_mirrored_as_motion_capture_is(rng):
     rotvec = rng.normal(0, 0.6, (1, 24, 3))
     drawn = draw_augmentations(replace(UNCHANGED, flipped=1.0), 1, rng)
-    turned = turn_poses(roma.rotvec_to_rotmat(torch.from_numpy(rotvec).float()), drawn)
+    turned = turn_poses(roma.rotvec_to_rotmat(torch.from_numpy(rotvec).float()), drawn.turns)
     expected = roma.rotvec_to_rotmat(torch.from_numpy(mirror_rotvec(rotvec)).float())
     torch.testing.assert_close(turned, expected, atol=1e-5, rtol=0)
 

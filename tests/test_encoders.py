@@ -12,9 +12,12 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 
+from fitting.blazepose import ASSETS
 from fitting.files import InputError
+from fitting.opencv import import_cv2
 from regressor.encoders import ENCODERS, load_pretrained, make_encoder
 from regressor.encoders.base import IMAGENET_MEAN, IMAGENET_STD
+from regressor.encoders.blazepose import BlazePose, blazepose_weights
 from regressor.encoders.efficientnet_lite import (
     InvertedBottleneck,
     SameConv,
@@ -192,7 +195,7 @@ def test_hrnet_has_the_published_28_5_million():
     assert round(own / 1e6, 1) == 28.5
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "blazepose"])
 def test_maps_of_any_size_and_gradients(name):
     encoder = make_encoder(name).train()
     images = torch.randn(2, 3, 64, 96)
@@ -344,3 +347,44 @@ def test_timms_networks_get_their_own_colours(monkeypatch):
     torch.testing.assert_close(encoder((rgb - mean) / std)[0], torch.stack(expected))
     with pytest.raises(ValueError, match="timm:other is not known to timm"):
         make_encoder("timm:other")
+
+
+# --- BlazePose --------------------------------------------------------------------------------
+
+
+def blazepose_by_opencv(rgb):
+    """World landmarks (39 * 3,) of a crop (3, 256, 256) in [0, 1], and what reads them."""
+    cv2 = import_cv2()
+    path = str(ASSETS / "pose_landmark_full.onnx")
+    engine = [cv2.dnn.ENGINE_CLASSIC] if hasattr(cv2.dnn, "ENGINE_CLASSIC") else []
+    net = cv2.dnn.readNetFromONNX(path, *engine)
+    layers = [net.getLayer(name) for name in net.getLayerNames()]
+    readers = [layer.blobs for layer in layers if layer.type == "Convolution"]
+    weight, bias = next(blobs for blobs in readers if len(blobs[0]) == 39 * 3)
+    net = cv2.dnn.readNetFromONNX(path)
+    net.setInput(np.ascontiguousarray(rgb.permute(1, 2, 0)[None]))
+    outputs = net.forward(net.getUnconnectedOutLayersNames())
+    return next(o for o in outputs if o.size == 39 * 3).ravel(), weight, bias.ravel()
+
+
+def test_blazepose_has_the_features_that_landmarks_are_read_from():
+    encoder = BlazePose().eval()
+    load_pretrained(encoder, blazepose_weights(), "the detector's file")
+    rgb = torch.rand(3, 256, 256)
+    mean, std = (torch.tensor(t)[:, None, None] for t in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        features = encoder(((rgb - mean) / std)[None]).flatten()
+    landmarks, weight, bias = blazepose_by_opencv(rgb)
+    np.testing.assert_allclose(
+        weight.reshape(39 * 3, -1) @ features.numpy() + bias, landmarks, atol=1e-4
+    )
+
+
+def test_blazepose_learns_and_says_which_crops_it_takes():
+    encoder = make_encoder("blazepose").train()
+    features = encoder(torch.randn(1, 3, 256, 512))
+    assert features.shape == (1, encoder.channels, 1, 2)
+    features.square().mean().backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+    with pytest.raises(ValueError, match=r"crops of 256 pixels.*\(224, 224\)"):
+        encoder(torch.zeros(1, 3, 224, 224))

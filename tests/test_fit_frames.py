@@ -12,7 +12,6 @@ from stored import random_fits
 
 from fitting.body import forward_kinematics
 from fitting.camera import project_points
-from fitting.problem import PARAMETERS
 from fitting.skeleton import SMPL_JOINTS, flip_permutation, keypoint_set
 from priors.mocap import load_mocap
 from regressor.augmentation import (
@@ -25,7 +24,7 @@ from regressor.augmentation import (
     swap_sides,
     turn_poses,
 )
-from regressor.fit_frames import inverse_turns, turn_fits, turns, undo_turns
+from regressor.fit_frames import turn_fits
 from regressor.stored_fits import Origin
 
 B = 8
@@ -76,8 +75,8 @@ def test_projections_are_those_of_the_moved_picture(rng, fits, drawn, symmetric)
     matrices = picture_matrices(crop, np.full(B, 320), drawn)
     pixels, _ = project_points(symmetric.joints(fits.body_params), torch.from_numpy(K).float())
     moved = move_points(pixels.numpy().astype(float), matrices)
-    expected = swap_sides(moved, keypoint_set("smpl24").flip, drawn)
-    turned = turn_fits(fits, drawn, symmetric)
+    expected = swap_sides(moved, keypoint_set("smpl24").flip, drawn.flip)
+    turned = turn_fits(fits, drawn.turns, symmetric)
     camera = torch.from_numpy(move_cameras(K, matrices)).float()
     found, _ = project_points(symmetric.joints(turned.body_params), camera)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
@@ -89,13 +88,15 @@ def test_poses_are_turned_as_the_augmentation_does(fits, drawn, body):
         rotvec = fits.body_params.pack(("global_orient", "body_pose")).unflatten(1, (24, 3))
         return roma.rotvec_to_rotmat(rotvec)
 
-    expected = turn_poses(rotations(fits), drawn)
-    torch.testing.assert_close(rotations(turn_fits(fits, drawn, body)), expected, atol=1e-6, rtol=0)
+    expected = turn_poses(rotations(fits), drawn.turns)
+    turned = turn_fits(fits, drawn.turns, body)
+    torch.testing.assert_close(rotations(turned), expected, atol=1e-6, rtol=0)
 
 
 def test_there_and_back(fits, drawn, body):
-    back = undo_turns(turn_fits(fits, drawn, body), drawn, body)
-    forth = turn_fits(undo_turns(fits, drawn, body), drawn, body)
+    turns = drawn.turns
+    back = turn_fits(turn_fits(fits, turns, body), turns.inverse, body)
+    forth = turn_fits(turn_fits(fits, turns.inverse, body), turns, body)
     for found in (back, forth):
         np.testing.assert_allclose(found.params, fits.params, atol=5e-6)
         # All but the root's rotation and the translation comes back to the last bit
@@ -109,7 +110,7 @@ def test_there_and_back(fits, drawn, body):
 
 def test_turning_changes_the_sides_of_deviations_and_no_input(fits, drawn, body):
     before = fits.params.copy()
-    turned = turn_fits(fits, drawn, body)
+    turned = turn_fits(fits, drawn.turns, body)
     np.testing.assert_array_equal(fits.params, before)
     left, right = (SMPL_JOINTS.index(f"{side}_knee") for side in ("left", "right"))
     np.testing.assert_array_equal(turned.joint_std_mm[1::2, left], fits.joint_std_mm[1::2, right])
@@ -122,15 +123,4 @@ def test_nobody_stays_nobody(fits, drawn, body):
     nobody = replace(
         fits, params=np.zeros((B, 85)), origin=np.full(B, Origin.NONE), cost=np.zeros(B)
     )
-    assert not turn_fits(nobody, drawn, body).params.any()
-
-
-def test_turns_hold_what_matters(fits, drawn, body):
-    again = turns(drawn.angle, drawn.flip.astype(np.float32))
-    np.testing.assert_array_equal(
-        turn_fits(fits, again, body).params, turn_fits(fits, drawn, body).params
-    )
-    twice = inverse_turns(inverse_turns(drawn))
-    np.testing.assert_array_equal(twice.angle, drawn.angle)
-    params = fits.body_params
-    assert params.pack(PARAMETERS).shape == (B, 85)
+    assert not turn_fits(nobody, drawn.turns, body).params.any()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from .base import Encoder
+from .blazepose import BlazePose
 from .efficientnet_lite import EfficientNetLite0
 from .hrnet import HRNet
 from .resnet import make_resnet
@@ -18,6 +19,7 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "resnet50v2": ResNet50V2,
     "hrnet_w32": HRNet,
     "efficientnet_lite0": EfficientNetLite0,
+    "blazepose": BlazePose,
 }
 _TIMM = "timm:"
 
