@@ -6,12 +6,14 @@ All start from mean parameters and learn what to add to them. `part_attention` h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import roma
 import torch
 from torch import Tensor, nn
+
+from priors.gmm import load_pose_prior
 
 NUM_JOINTS = 24
 NUM_BETAS = 10
@@ -71,6 +73,14 @@ def rest_pose() -> MeanParams:
     return MeanParams(
         pose_rotmat=pose, betas=torch.zeros(NUM_BETAS), weak_cam=torch.tensor([0.9, 0.0, 0.0])
     )
+
+
+def mean_of_prior() -> MeanParams:
+    """The body at rest, in the mean pose of the bundled prior."""
+    at_rest = rest_pose()
+    body_pose = roma.rotvec_to_rotmat(load_pose_prior().mean.unflatten(0, (-1, 3)))
+    pose = torch.cat([at_rest.pose_rotmat[:1], body_pose.to(at_rest.pose_rotmat)])
+    return replace(at_rest, pose_rotmat=pose)
 
 
 def rotmats(pose: Tensor, rotations: Rotations) -> Tensor:

@@ -41,7 +41,8 @@ class ImageNetworkConfig:
         cached: of a frozen one, compute the features of all people once, before training.
         head: "sequential", "hmr", "spin" or "cliff" (feedback), or "part_attention".
         mean: what the head's answers are added to: the mean parameters of the "data" to train with,
-            the body at "rest", or "none", which only part_attention can do: PARE as published.
+            the mean of the pose "prior", the body at "rest", or "none", which only part_attention
+            can do: PARE as published.
         widths: of the hidden layers of sequential.
         iterations: of feedback.
         dropout: of sequential and feedback.
@@ -52,7 +53,7 @@ class ImageNetworkConfig:
     frozen: bool = False
     cached: bool = False
     head: Literal["sequential", "hmr", "spin", "cliff", "part_attention"] = "spin"
-    mean: Literal["data", "rest", "none"] = "rest"
+    mean: Literal["data", "prior", "rest", "none"] = "rest"
     widths: tuple[int, ...] = (1024, 1024)
     iterations: int = 3
     dropout: float = 0.5

@@ -38,6 +38,7 @@ class ImagePeople:
     """N people; P keypoints of one set. Where something is unknown, it is zero and flagged.
 
     Attributes:
+        file_row: (N,) row in the file that they come from, -1 where there is none.
         image: (N,) str, path of the picture in its folder; "" where it is not in a folder.
         image_size: (N, 2) width and height, pixels.
         crop: (N, 3) centre x, y and side, full-image pixels.
@@ -51,6 +52,7 @@ class ImagePeople:
         has_parts: (N,) bool, whether there is a picture of body parts.
     """
 
+    file_row: NDArray[np.int64]
     image: NDArray[np.str_]
     image_size: Floats
     crop: Floats
@@ -135,7 +137,7 @@ def people_of_table(
     masks = beside / MASKS if file.name == TRUTH_FILE and (beside / MASKS).is_dir() else None
     sets = table.column_array("keypoint_set")
     parts = [
-        _of_one_set(table.select(sets == name), keypoint_set(str(name)), keypoints)
+        _of_one_set(table, np.flatnonzero(sets == name), keypoint_set(str(name)), keypoints)
         for name in dict.fromkeys(sets.tolist())
     ]
     if not parts:
@@ -147,8 +149,10 @@ def people_of_table(
     return _with_pictures(people, folder, file), folder, masks
 
 
-def _of_one_set(table: FitsTable, source: KeypointSet, target: KeypointSet) -> ImagePeople:
-    N = len(table)
+def _of_one_set(
+    table: FitsTable, rows: NDArray[np.integer], source: KeypointSet, target: KeypointSet
+) -> ImagePeople:
+    table, N = table.select(rows), len(rows)
     numbers = table.column_array("keypoints_2d").reshape(N, len(source), 3)
     size = np.column_stack([table.column_array("width"), table.column_array("height")])
     has_params = table.has_parameters
@@ -167,6 +171,7 @@ def _of_one_set(table: FitsTable, source: KeypointSet, target: KeypointSet) -> I
     rotvec = np.concatenate([params["global_orient"], params["body_pose"]], axis=1)
     return replace(
         people,
+        file_row=rows.astype(np.int64),
         rotvec=rotvec.reshape(N, 24, 3),
         betas=params["betas"],
         transl=params["transl"],
@@ -210,6 +215,7 @@ def _unknown_people(
     """People of whom only keypoints are known."""
     N = len(image)
     return ImagePeople(
+        file_row=np.arange(N),
         image=image,
         image_size=size.astype(np.float32),
         crop=crop_of_keypoints(keypoints_2d, conf).astype(np.float32),

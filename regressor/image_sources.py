@@ -17,7 +17,9 @@ from fitting.body import Body
 from fitting.camera import transl_to_weak
 from fitting.files import InputError
 from fitting.initial import mean_rotations
+from fitting.people import People
 from fitting.skeleton import KeypointSet, convert_keypoints, keypoint_set
+from fitting.sources import people_in_file
 from priors.mocap import load_mocap
 
 from .crops import crop_of_keypoints
@@ -34,6 +36,7 @@ from .image_people import (
     read_mask,
     without_params,
 )
+from .rendered_set import TRUTH_FILE
 from .rendering import BATCH, UNSEEN, PictureConfig, PictureStream, RenderedPicture
 
 _ORDER = 1  # sets the random numbers of the order of people apart from others of a source
@@ -244,6 +247,7 @@ def _drawn_person(
     is_there = np.array([bool(picture.people)])
     converted, converted_conf = convert_keypoints(keypoints, conf, source, target)
     return ImagePeople(
+        file_row=np.array([-1]),
         image=np.array([""]),
         image_size=np.array([[width, height]]),
         crop=np.where(np.isfinite(crop).all(), crop, whole),
@@ -272,6 +276,24 @@ def _mean_of(people: ImagePeople) -> MeanParams | None:
         betas=betas.mean(dim=0),
         weak_cam=transl_to_weak(transl, crop, intrinsics).median(dim=0).values,
     )
+
+
+def read_source(config: DataSourceConfig) -> People:
+    """All people of the file of a source, with their keypoints in its own set.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = Path(config.path)
+    if config.kind == "table":
+        path = path / TRUTH_FILE if (path / TRUTH_FILE).is_file() else path
+        return people_in_file(path, images=None, keypoint_format="fits", keypoint_set=None).people
+    return people_in_file(
+        path,
+        images=Path(config.images),
+        keypoint_format=config.keypoint_format,
+        keypoint_set=config.keypoint_set or None,
+    ).people
 
 
 def open_source(

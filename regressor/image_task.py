@@ -22,6 +22,7 @@ from fitting.keypoints import map_keypoints
 from fitting.metrics import mpjpe, pa_mpjpe, pve
 from fitting.offline import choose_device
 from fitting.overlay import draw_overlay
+from fitting.table import write_fits
 from priors.mocap import load_mocap
 
 from .adversarial import AdversarialConfig, RealPeople, adversarial_losses
@@ -29,7 +30,7 @@ from .augmentation import AugmentationConfig
 from .config import TrainingConfig
 from .crops import CROP_SCALE, crop_matrix, restore_crops, transform_points
 from .distributed import Group
-from .heads import ImageEstimate, MeanParams, rest_pose
+from .heads import ImageEstimate, MeanParams, mean_of_prior, rest_pose
 from .image_architectures import (
     AdversarialRegressor,
     ImageNetworkConfig,
@@ -39,11 +40,12 @@ from .image_architectures import (
 from .image_data import ImageData, ImageDataConfig
 from .image_losses import ImageLossConfig, image_loss_sum, image_losses
 from .image_networks import ImageRegressor, locate_crops
-from .image_sources import DataSourceConfig
+from .image_sources import DataSourceConfig, read_source
 from .learner import DTYPES
 from .loop import FitLoop, LoopConfig, LoopPeople
 from .task import Batch
 
+LABELS = "labels"  # folder of a run: tables of the best fits known
 _PCK_SHARE = 0.1  # of the longer side of the box about the person
 _CHUNK = 64  # people estimated at once when judged
 _SHOWN = 8  # people in a picture of overlays
@@ -130,7 +132,7 @@ class ImageTask:
             filter=config.data.filter,
         )
         if config.network.cached:
-            self.data.cache_features(self._encode)
+            self.data.cache_features(self.encode)
         # another seed, so that drawn people are others even if the splits are not
         self.validation = ImageData(judged, self.body, seed=config.seed + 1)
         in_3d = self.validation.sources[0].mean is not None
@@ -140,15 +142,14 @@ class ImageTask:
         if config.adversarial.encoder > 0:
             self._real_people = RealPeople(load_mocap(), seed=config.seed)
 
-    def _encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """Features of crops (B, 3, S, S), in the precision of the training, on the CPU."""
         device, dtype = choose_device("auto"), DTYPES[self.config.training.precision]
         encoder = find_regressor(self.network).encoder.to(device).eval()
-        with (
-            torch.no_grad(),
-            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
-        ):
-            return encoder(images.to(device)).cpu()
+        # a third faster than channel by channel, for what is narrow and deep
+        images = images.to(device, memory_format=torch.channels_last)
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return encoder(images).cpu()
 
     def _make_loop(self, config: LoopConfig) -> FitLoop:
         datasets = {
@@ -169,13 +170,15 @@ class ImageTask:
 
     def _mean(self) -> MeanParams:
         """What the head starts from."""
+        if self.config.network.mean == "prior":
+            return mean_of_prior()
         if self.config.network.mean != "data":
             return rest_pose()
         known = [s.mean for s in self.data.sources if s.mean is not None]
         if not known:
             raise InputError(
                 "network.mean data needs people with body parameters, and no source has any; use "
-                "rest"
+                "prior"
             )
         return known[0]
 
@@ -233,6 +236,16 @@ class ImageTask:
         """Put it where it belongs."""
         if self.loop is not None:
             self.loop.opened.commit(group)
+
+    def finish_files(self, run: Path, group: Group) -> None:
+        """Write the best fits known as tables: `labels/00.parquet` of the first source, ..."""
+        if self.loop is None or not group.is_first:
+            return
+        (run / LABELS).mkdir(exist_ok=True)
+        for number in self.loop.datasets:
+            source = self.config.data.sources[number]
+            table = self.loop.labels(number, read_source(source))
+            write_fits(run / LABELS / f"{number:02d}.parquet", table)
 
     def describe_files(self) -> dict[str, float]:
         """Statistics of the store."""

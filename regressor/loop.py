@@ -24,14 +24,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fitting import __version__
 from fitting.body import Body, forward_kinematics
 from fitting.camera import weak_to_transl
 from fitting.estimates import ESTIMATE_BETAS_STD
+from fitting.files import InputError
 from fitting.map_fit import LmConfig, MapSolver, Stage
 from fitting.offline import Solver, make_solver
+from fitting.people import People
 from fitting.problem import BodyParams, FitProblem, Proximal
 from fitting.skeleton import KeypointSet
 from fitting.smplify import AdamConfig
+from fitting.table import FitsTable
 from priors.gmm import MaxMixturePrior, load_pose_prior
 
 from .augmentation import Turns
@@ -39,6 +43,7 @@ from .distributed import Group
 from .fit_frames import turn_fits, turn_params
 from .fit_identity import DatasetIdentity, StoreIdentity, hash_people
 from .fit_store import FitStore, create_store, open_store
+from .fit_tables import export_fits
 from .heads import ImageEstimate
 from .image_people import ImagePeople
 from .stored_fits import Origin, Rows, Rule, StoredFits
@@ -204,6 +209,27 @@ class FitLoop:
             result = fitter.assess(problem, _params_of(some))
             parts.append(StoredFits.of_result(result, epoch=0, origin=Origin.STATIC))
         return rows, StoredFits.concatenate(parts)
+
+    def labels(self, number: int, people: People) -> FitsTable:
+        """The best fits known of a data set's people, as a fits table.
+
+        Args:
+            number: of the data set.
+            people: all of the file that it comes from.
+
+        Raises:
+            InputError: the file changed since it was opened.
+        """
+        dataset = self.datasets[number]
+        rows = dataset.people.file_row
+        kept = people.select(rows[rows < len(people)])
+        if not np.array_equal(kept.image, dataset.people.image):
+            raise InputError(
+                f"{dataset.name}: the people in the file changed while it was learned from; resume "
+                "with the file as it was"
+            )
+        intrinsics = np.asarray(dataset.people.intrinsics, np.float32)
+        return export_fits(self.opened, dataset.name, kept, intrinsics, {"version": __version__})
 
     # --- training ---------------------------------------------------------------------------------
 

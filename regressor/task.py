@@ -71,5 +71,8 @@ class KeepsFiles(Protocol):
     def commit_files(self, group: Group) -> None:
         """Once that is on the disk."""
 
+    def finish_files(self, run: Path, group: Group) -> None:
+        """At the end of the run, after the last commit: what others shall read."""
+
     def describe_files(self) -> dict[str, float]:
         """For the log, at each evaluation; nothing if there is nothing to tell."""

@@ -169,6 +169,8 @@ class _Run:
                     progress("train", 1, steps)
             if self._saved != learner.step:
                 self._save()
+            if self._files is not None:
+                self._files.finish_files(self._out, self._group)
         finally:
             if self._log is not None:
                 self._log.close()

@@ -28,7 +28,9 @@ from regressor.training import train
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = [
     "hmr", "spin", "pare", "cliff", "resnet50_sequential", "resnet152_iterative", "resnet50v2_fc",
+    "loop",
 ]  # fmt: skip
+IN_LOOP = ("spin", "loop")
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +70,15 @@ def small(people):
 def test_every_config_trains(name, people):
     """A step on two small crops: losses are finite, and what is trained moves, nothing else."""
     source = f"{{kind: table, path: {people}}}"
-    overrides = [f"data.sources=[{source}]", f"evaluation.source={source}", "data.crop_size=64"]
+    overrides = [f"data.sources=[{source}]", f"evaluation.source={source}"]
+    overrides.append(f"data.crop_size={256 if name == 'loop' else 64}")
+    overrides += ["loop=null"] * (name in IN_LOOP)
     config = load_config(
         CONFIGS / f"{name}.yaml",
         [
             *overrides,
             *("training.batch_size=2", "training.accumulate=1", "training.precision=float32"),
-            *('network.pretrained=""', "network.frozen=false"),
+            *('network.pretrained=""', "network.frozen=false", "network.cached=false"),
         ],
     )
     task = make_task(config)

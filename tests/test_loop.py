@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,17 +16,20 @@ from fitting.camera import transl_to_weak
 from fitting.files import InputError
 from fitting.metrics import mpjpe
 from fitting.problem import PARAMETERS
+from fitting.table import read_fits
 from regressor.checkpoints import read_checkpoint
-from regressor.config import config_from_dict
+from regressor.config import config_from_dict, load_config
 from regressor.distributed import Group
 from regressor.fit_store import open_store
 from regressor.heads import ImageEstimate
 from regressor.image_losses import image_losses
+from regressor.image_task import LABELS
 from regressor.loop import FOLDER
 from regressor.stored_fits import Origin
 from regressor.tasks import make_task
 from regressor.training import train
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 COUNT = 7
 
 
@@ -51,7 +55,7 @@ def make_config(people):
             "loop": {"steps": 3},
         }
         for name, settings in sections.items():
-            raw[name] = settings if settings is None else {**raw[name], **settings}
+            raw[name] = settings if settings is None else {**raw.get(name, {}), **settings}
         return config_from_dict({"task": "image", **raw})
 
     return make
@@ -210,6 +214,11 @@ def test_a_run_cut_short_goes_on_to_the_same_end(make_config, tmp_path):
     for name, tensor in models[0].items():
         torch.testing.assert_close(models[1][name], tensor, atol=0, rtol=0)
     assert (stores[0].origin == Origin.LOOP).any()
+    labels = [read_fits(tmp_path / name / LABELS / "00.parquet") for name in ("whole", "cut")]
+    assert labels[0].columns.equals(labels[1].columns)
+    assert set(labels[0].column_array("init")) <= {"static@0", *(f"loop@{e}" for e in range(3))}
+    packed = [labels[0].column_array(name) for name in PARAMETERS]
+    np.testing.assert_array_equal(np.concatenate(packed, axis=1), stores[0].params)
     lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
     assert 0 < json.loads(lines[-1])["files"]["loop"] <= 1
 
@@ -238,3 +247,47 @@ def test_costs_do_not_depend_on_where_fits_began(make_config, tmp_path):
     moved = np.concatenate([truth.rotvec.reshape(COUNT, 72), truth.betas, truth.transl], axis=1)
     np.testing.assert_allclose(params, moved, atol=1e-6)
     assert mpjpe(moved[:, None, :3], params.numpy()[:, None, :3]).max() < 1e-3
+
+
+def test_cached_features_are_those_of_the_pictures(make_config):
+    """Of mirrored people, too."""
+    frozen = {"encoder": "blazepose", "pretrained": "blazepose", "frozen": True}
+    settings = {
+        "network": {**frozen, "mean": "prior"},
+        "data": {"crop_size": 256},
+        "augmentation": {"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
+    }
+    plain = make_task(make_config("none", **settings))
+    cached = make_task(make_config("none", **{**settings, "network": {**frozen, "cached": True}}))
+    for number in range(2):
+        batch, other = cached.batch(number), plain.batch(number)
+        assert "images" not in batch
+        features = plain.network.encoder.eval()(other["images"])
+        torch.testing.assert_close(batch["features"], features, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(batch["keypoints_2d"], other["keypoints_2d"])
+    assert other["flip"].any()
+    with torch.no_grad():
+        estimates = [
+            plain.network.eval()(other["images"]),
+            plain.network(None, features=batch["features"]),
+        ]
+    torch.testing.assert_close(estimates[0].betas, estimates[1].betas, atol=1e-3, rtol=0)
+    with pytest.raises(InputError, match=r"network\.cached knows pictures as they are"):
+        make_config("none", network={**frozen, "cached": True})
+
+
+@pytest.mark.parametrize(("name", "crop"), [("spin", 64), ("loop", 256)])
+def test_configs_fit_in_the_loop(name, crop, people, tmp_path):
+    source = f"{{kind: table, path: {people}}}"
+    fits = f"{{kind: table, path: {people}, params: fits}}"
+    overrides = [f"data.sources=[{fits}]", f"evaluation.source={source}", f"data.crop_size={crop}"]
+    overrides += ["training.batch_size=2", "training.precision=float32", "loop.steps=2"]
+    config = load_config(CONFIGS / f"{name}.yaml", overrides)
+    task = begin(config, tmp_path)
+    batch = task.batch(0)
+    losses = task.losses(task.network.train(), batch)
+    assert losses["loss"].isfinite()
+    assert losses["rotations"] > 0
+    fits = task.loop.opened.read(*named(task, batch))
+    assert fits.is_known.all()
+    assert fits.judged_by(config.loop.rule) is (fits.cost if name == "loop" else fits.error_px)

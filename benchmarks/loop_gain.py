@@ -1,0 +1,331 @@
+"""What the loop gains: networks that learn from pictures with nothing but 2D keypoints.
+
+    python benchmarks/loop_gain.py --cache FOLDER [--steps 1200] [--seeds 3] [--only NAME]
+
+Drawn people, so that the truth is known, with keypoints as a detector might have seen them
+(`regressor.detection`: noisy, some missing, some wrong, some on the wrong side). Static fits are
+what `fit-cli fit` makes of those keypoints: "lift" from the lifter's estimates, its default, and
+"mean" from the mean pose, as SMPLify. All networks are heads on the features of a frozen BlazePose,
+which are computed once; they see the same people in the same order, and none has seen a truth but
+"full". They are judged on people of other subjects, with their last weights; so are the fits that
+are in the store at the end, by the truth of the people that were learned from.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from record import RESULTS, describe_run
+
+from fitting.body import load_body
+from fitting.evaluation import evaluate_fits
+from fitting.files import write_json
+from fitting.problem import FitProblem
+from fitting.skeleton import keypoint_set
+from fitting.table import FitsTable, build_truth, read_fits, write_fits
+from regressor.config import config_from_dict
+from regressor.detection import DetectionConfig, detect
+from regressor.feature_cache import FeatureCache
+from regressor.image_task import LABELS, ImageTask
+from regressor.rendered_set import IMAGES, TRUTH_FILE, SetConfig, write_rendered_set
+from regressor.rendering import PictureConfig
+from regressor.tasks import make_task
+from regressor.training import train
+
+MEASURES = ("pa_mpjpe_mm", "mpjpe_mm", "pve_mm", "pck_2d")
+OBSERVED = "observed.parquet"
+STARTS = ("lift", "mean")  # of static fits
+_PARAMETERS = {
+    "keypoints_2d": 2, "keypoint_norm": "l1", "joints": 5, "joint_norm": "l1", "rotations": 5,
+    "betas": 0.05, "camera": 0, "location": 1,
+}  # fmt: skip
+_KEYPOINTS = {
+    "keypoints_2d": 10, "keypoint_norm": "l1", "joints": 0, "rotations": 0, "betas": 0,
+    "camera": 0.01,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A way to learn.
+
+    Attributes:
+        name: in the results.
+        what: for readers.
+        fits: static fits that it learns from or begins with: one of `STARTS`; none means none.
+        params: what the parameters of its table are.
+        loop: settings, or none.
+        loss, adversarial: settings.
+    """
+
+    name: str
+    what: str
+    fits: str | None = None
+    params: str = "none"
+    loop: dict[str, Any] | None = None
+    loss: dict[str, Any]
+    adversarial: float = 0.0
+
+
+VARIANTS = (
+    Variant(name="keypoints", what="2D keypoints alone", loss=_KEYPOINTS),
+    Variant(
+        name="adversarial",
+        what="2D keypoints and the adversarial prior",
+        loss=_KEYPOINTS,
+        adversarial=1.0,
+    ),
+    *(
+        variant
+        for start in STARTS
+        for variant in (
+            Variant(
+                name=f"static_{start}",
+                what=f"static fits from {start}",
+                fits=start,
+                params="truth",
+                loss=_PARAMETERS,
+            ),
+            Variant(
+                name=f"spin_{start}",
+                what=f"in the loop by SPIN's rule, 2D error, from static fits from {start}",
+                fits=start,
+                params="fits",
+                loop={"rule": "spin", "half_std_mm": None},
+                loss=_PARAMETERS,
+            ),
+            Variant(
+                name=f"loop_{start}",
+                what=f"in the loop by MAP cost, weighted, from static fits from {start}",
+                fits=start,
+                params="fits",
+                loop={},
+                loss=_PARAMETERS,
+            ),
+        )
+    ),
+    Variant(name="full", what="the true parameters", params="truth", loss=_PARAMETERS),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all runs have in common.
+
+    Attributes:
+        cache: folder of pictures, fits and runs.
+        people, judged: to learn from, and to be judged by.
+        steps, batch_size: of each training.
+        device: "auto", "cpu" or "cuda".
+        seed: of pictures and keypoints.
+    """
+
+    cache: Path
+    people: int
+    judged: int
+    steps: int
+    batch_size: int
+    device: str
+    seed: int = 0
+
+
+def prepare(settings: Settings) -> dict[str, Any]:
+    """Draw people, disturb their keypoints and fit them, where that was not done before.
+
+    Returns:
+        Errors of the static fits, mm.
+    """
+    for name, split, count in (
+        ("train", "train", settings.people),
+        ("test", "test", settings.judged),
+    ):
+        if not (settings.cache / name / TRUTH_FILE).exists():
+            pictures = PictureConfig(split=split)
+            drawn = SetConfig(count=count, seed=settings.seed, pictures=pictures)
+            write_rendered_set(settings.cache / name, drawn, overwrite=True)
+    truth = read_fits(settings.cache / "train" / TRUTH_FILE)
+    observed = settings.cache / OBSERVED
+    if not observed.exists():
+        write_fits(observed, observe(truth, settings.seed))
+    errors = {}
+    for start in STARTS:
+        out = settings.cache / f"fits_{start}"
+        if not (out / "fits.parquet").exists():
+            fit(observed, out, start, settings.device)
+        errors[start] = summary(read_fits(out), truth)
+    return errors
+
+
+def observe(truth: FitsTable, seed: int) -> FitsTable:
+    """A table with keypoints as a detector might have seen them."""
+    keypoints = keypoint_set(str(truth.column_array("keypoint_set")[0]))
+    numbers = torch.from_numpy(truth.column_array("keypoints_2d")).reshape(len(truth), -1, 3)
+    size = np.column_stack([truth.column_array("width"), truth.column_array("height")])
+    problem = FitProblem(
+        keypoint_set=keypoints,
+        keypoints_2d=numbers[..., :2],
+        conf=(numbers[..., 2] > 0).float(),
+        intrinsics=torch.from_numpy(truth.intrinsics),
+        image_size=torch.from_numpy(size).float(),
+    )
+    seen = detect(problem, DetectionConfig(), torch.Generator().manual_seed(seed))
+    found = torch.cat([seen.keypoints_2d, seen.conf[..., None]], dim=2).flatten(1)
+    names = (
+        *("image", "person", "annotation_id", "width", "height", "keypoint_set"),
+        *("global_orient", "body_pose", "betas", "transl"),
+    )
+    columns = {name: truth.column_array(name) for name in names}
+    return build_truth({**columns, "keypoints_2d": found.numpy()}, truth.intrinsics, truth.metadata)
+
+
+def fit(observed: Path, out: Path, start: str, device: str) -> None:
+    """Static fits, by the command."""
+    command = "from cli.main import main; main()"
+    options = ["--keypoint-format", "fits", "--init", start, "--device", device]
+    options += ["--no-overlays", "--overwrite", "-o", str(out)]
+    subprocess.run([sys.executable, "-c", command, "fit", str(observed), *options], check=False)
+
+
+def summary(fits: FitsTable, truth: FitsTable) -> dict[str, float]:
+    """Mean errors of fits, mm, of SMPL's joints."""
+    found = evaluate_fits(fits, truth, load_body())["smpl24"]
+    return {name: round(found[name], 2) for name in ("pa_mpjpe_mm", "mpjpe_mm")}
+
+
+def configure(variant: Variant, seed: int, settings: Settings) -> dict[str, Any]:
+    """The config of a training."""
+    cache = settings.cache
+    table = {None: cache / OBSERVED, **{s: cache / f"fits_{s}" for s in STARTS}}[variant.fits]
+    images = str(cache / "train" / IMAGES)
+    source = {"kind": "table", "path": str(table), "images": images, "params": variant.params}
+    every = max(1, settings.steps // 4)
+    return {
+        "task": "image",
+        "seed": seed,
+        "training": {
+            "steps": settings.steps,
+            "batch_size": settings.batch_size,
+            "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+            "schedule": {"name": "cosine", "warmup_steps": settings.steps // 20},
+            "clip_norm": 1.0,
+            "evaluate_every": every,
+            "log_every": every,
+            "save_every": settings.steps,
+            "workers": 0,
+        },
+        "network": {
+            **{"encoder": "blazepose", "pretrained": "blazepose", "frozen": True},
+            **{"head": "sequential", "mean": "prior", "dropout": 0.1},
+        },
+        "data": {"sources": [source], "crop_size": 256},
+        "evaluation": {
+            "source": {"kind": "table", "path": str(cache / "test")},
+            "people": settings.judged,
+        },
+        "augmentation": {"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
+        "loss": variant.loss,
+        "adversarial": {"encoder": variant.adversarial},
+        "loop": variant.loop,
+    }
+
+
+def measure(
+    variant: Variant, seed: int, settings: Settings, features: FeatureCache | None
+) -> tuple[dict[str, Any], FeatureCache]:
+    """Train and judge one network; its record, and the features for the next."""
+    config = config_from_dict(configure(variant, seed, settings))
+    task = make_task(config)
+    assert isinstance(task, ImageTask)
+    if features is None:
+        task.data.cache_features(task.encode)
+        features = task.data.features
+        assert features is not None
+    task.data.features = features  # the people and their crops are those of every variant
+    out = settings.cache / "runs" / f"{variant.name}-{seed}"
+    began = time.perf_counter()
+    train(task, config, out, device=settings.device, overwrite=True)
+    record = {
+        "variant": variant.name,
+        "what": variant.what,
+        "seed": seed,
+        "seconds": round(time.perf_counter() - began, 1),
+        **last_errors(out / "metrics.jsonl"),
+    }
+    if task.loop is not None:
+        truth = read_fits(settings.cache / "train" / TRUTH_FILE)
+        record["fits"] = summary(read_fits(out / LABELS / "00.parquet"), truth)
+    return record, features
+
+
+def last_errors(path: Path) -> dict[str, Any]:
+    """Errors after the last step, and PA-MPJPE at each evaluation."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    curve = [(line["step"], line["metrics"]) for line in lines if "metrics" in line]
+    last = curve[-1][1]
+    return {
+        **{name: round(last[name], 4) for name in MEASURES},
+        "curve": [(step, round(metrics["pa_mpjpe_mm"], 2)) for step, metrics in curve],
+    }
+
+
+def compare(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, what the loop gains, and how much of the gap it closes."""
+    by_name: dict[str, list[float]] = {}
+    for record in records:
+        by_name.setdefault(record["variant"], []).append(record["pa_mpjpe_mm"])
+    mean = {name: statistics.fmean(errors) for name, errors in by_name.items()}
+    found: dict[str, Any] = {"pa_mpjpe_mm": {name: round(v, 2) for name, v in mean.items()}}
+    for start in STARTS:
+        static, loop = f"static_{start}", f"loop_{start}"
+        if {static, loop} <= mean.keys():
+            found[f"loop_below_static_{start}"] = round(1 - mean[loop] / mean[static], 4)
+        if {"keypoints", "full", loop} <= mean.keys():
+            gap = mean["keypoints"] - mean["full"]
+            found[f"gap_closed_{start}"] = round((mean["keypoints"] - mean[loop]) / gap, 4)
+    return found
+
+
+@click.command()
+@click.option("--cache", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--people", default=4000, show_default=True, type=click.IntRange(min=2))
+@click.option("--judged", default=500, show_default=True, type=click.IntRange(min=2))
+@click.option("--steps", default=1200, show_default=True, type=click.IntRange(min=1))
+@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=2))
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--only", multiple=True, type=click.Choice([v.name for v in VARIANTS]))
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--output", default=RESULTS / "loop_gain.json", type=click.Path(path_type=Path))
+def main(seeds: int, only: tuple[str, ...], output: Path, **options: Any) -> None:
+    """Train and judge all variants; repeat --only to choose several."""
+    settings = Settings(**options)
+    shown = [f"--{n.replace('_', '-')} {v}" for n, v in options.items() if n != "cache"]
+    shown += [f"--seeds {seeds}", *(f"--only {name}" for name in only)]
+    described = describe_run(" ".join(["python benchmarks/loop_gain.py", *shown]))
+    static = prepare(settings)
+    records, features = [], None
+    chosen = [variant for variant in VARIANTS if not only or variant.name in only]
+    for seed, variant in product(range(seeds), chosen):
+        record, features = measure(variant, seed, settings, features)
+        records.append(record)
+        click.echo(
+            f"{variant.name:14} seed {seed}: PA-MPJPE {record['pa_mpjpe_mm']:6.1f} mm, fits "
+            f"{record.get('fits')}, {record['seconds']:.0f} s"
+        )
+        content = {"static_fits": static, "runs": records, "compared": compare(records)}
+        write_json(output, {**described, **content})
+
+
+if __name__ == "__main__":
+    main()

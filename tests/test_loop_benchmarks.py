@@ -1,0 +1,72 @@
+"""The benchmarks of the loop: their arithmetic, and that they run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from fitting.table import read_fits
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield importlib.import_module
+    torch.set_num_threads(threads)
+
+
+def run(module, *options):
+    result = CliRunner().invoke(module.main, [str(option) for option in options])
+    assert result.exit_code == 0, result.output
+
+
+def test_what_is_gained_is_of_means_over_seeds(benchmark):
+    errors = {
+        "keypoints": [140, 160], "full": [90, 110], "static_lift": [124, 116],
+        "loop_lift": [100, 104],
+    }  # fmt: skip
+    records = [
+        {"variant": name, "pa_mpjpe_mm": error}
+        for name, values in errors.items()
+        for error in values
+    ]
+    found = benchmark("loop_gain").compare(records)
+    assert found["loop_below_static_lift"] == pytest.approx(1 - 102 / 120)
+    assert found["gap_closed_lift"] == pytest.approx(48 / 50)
+    assert "gap_closed_mean" not in found
+
+
+def test_gains_are_measured(benchmark, tmp_path):
+    module = benchmark("loop_gain")
+    only = [o for name in ("keypoints", "loop_mean", "full") for o in ("--only", name)]
+    settings = ["--people", 6, "--judged", 4, "--steps", 2, "--batch-size", 2, "--seeds", 1]
+    run(module, "--cache", tmp_path, *settings, *only, "--output", tmp_path / "gain.json")
+    found = json.loads((tmp_path / "gain.json").read_text())
+    assert [record["variant"] for record in found["runs"]] == ["keypoints", "loop_mean", "full"]
+    assert found["runs"][1]["fits"]["mpjpe_mm"] > 0
+    assert np.isfinite(found["compared"]["gap_closed_mean"])
+    truth, seen = (read_fits(tmp_path / p) for p in ("train/truth.parquet", "observed.parquet"))
+    moved = seen.column_array("keypoints_2d") != truth.column_array("keypoints_2d")
+    assert moved.any()
+    np.testing.assert_array_equal(seen.column_array("betas"), truth.column_array("betas"))
+
+
+def test_cost_is_measured(benchmark, tmp_path):
+    module = benchmark("loop")
+    settings = ["--encoder", "resnet18", "--batch-size", 2, "--crop-size", 64, "--turns", 1]
+    run(module, *settings, "--precision", "float32", "--output", tmp_path / "loop.json")
+    found = json.loads((tmp_path / "loop.json").read_text())
+    assert set(found["share_added"]) == {"lm", "adam"}
+    assert found["seconds_added"]["adam"] > found["seconds_added"]["lm"]
