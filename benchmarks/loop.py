@@ -33,7 +33,7 @@ from regressor.tasks import make_task
 LOOPS: dict[str, dict[str, Any] | None] = {
     "without": None,
     "lm": {},
-    "adam": {"solver": "adam", "steps": 100, "rule": "spin", "half_std_mm": None},
+    "adam": {"solver": "adam", "steps": 100, "rule": "spin", "half_std_mm": None, "lifter": False},
 }
 
 

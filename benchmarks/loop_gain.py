@@ -103,7 +103,7 @@ VARIANTS = (
                 what=f"in the loop by SPIN's rule, 2D error, from static fits from {start}",
                 fits=start,
                 params="fits",
-                loop={"rule": "spin", "half_std_mm": None},
+                loop={"rule": "spin", "half_std_mm": None, "lifter": False},
                 loss=_PARAMETERS,
             ),
             Variant(

@@ -12,9 +12,10 @@ camera of the full picture, and a fit counts the less the wider its posterior (d
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,12 +28,11 @@ from torch import Tensor
 from fitting import __version__
 from fitting.body import Body, forward_kinematics
 from fitting.camera import weak_to_transl
-from fitting.estimates import ESTIMATE_BETAS_STD
 from fitting.files import InputError
 from fitting.map_fit import LmConfig, MapSolver, Stage
 from fitting.offline import Solver, make_solver
 from fitting.people import People
-from fitting.problem import BodyParams, FitProblem, Proximal
+from fitting.problem import BodyParams, FitProblem
 from fitting.skeleton import KeypointSet
 from fitting.smplify import AdamConfig
 from fitting.table import FitsTable
@@ -46,6 +46,7 @@ from .fit_store import FitStore, create_store, open_store
 from .fit_tables import export_fits
 from .heads import ImageEstimate
 from .image_people import ImagePeople
+from .lift import LIFTER_FILE, load_lifter
 from .stored_fits import Origin, Rows, Rule, StoredFits
 from .task import Batch
 
@@ -63,8 +64,8 @@ class LoopConfig:
             learn from the fits that were there before.
         steps: at most, of a fit; of adam in each of its two stages, SPIN takes 100.
         rule: which fit is better: "map", of lower cost, or "spin", of lower mean 2D error.
-        proximal_std: radians, how far the network's joints are expected to be off about each axis,
-            with lm; none means that the estimate is only where the fit begins.
+        lifter: whether the energy knows what the bundled lifter makes of the keypoints, as that of
+            `fit-cli fit` does; without it there are only the priors.
         largest_error: mean 2D error of a fit to learn from, as a share of the person's size.
         largest_beta: likewise of the shape, in standard deviations.
         half_std_mm: standard deviation of the joints at which a fit counts half as much as a sure
@@ -74,7 +75,7 @@ class LoopConfig:
     solver: Literal["lm", "adam", "none"] = "lm"
     steps: int = 6
     rule: Rule = "map"
-    proximal_std: float | None = None
+    lifter: bool = True
     largest_error: float = 0.1
     largest_beta: float = 4.0
     half_std_mm: float | None = 150.0
@@ -82,12 +83,10 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
-        for name in ("proximal_std", "largest_error", "largest_beta", "half_std_mm"):
+        for name in ("largest_error", "largest_beta", "half_std_mm"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, got {value}")
-        if self.proximal_std is not None and self.solver != "lm":
-            raise ValueError(f"proximal_std has no effect with the solver {self.solver}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +110,8 @@ class _Fitter:
     def __init__(
         self, body: Body, prior: MaxMixturePrior, keypoints: KeypointSet, config: LoopConfig
     ) -> None:
-        self.body, self.config = body, config
+        self.body, self.keypoints = body, keypoints
+        self._lifter = load_lifter(body) if config.lifter else None
         weigh = LmConfig(stages=(Stage(steps=1),))  # only asked what fits cost
         assessor = make_solver(body, prior, keypoints, weigh)
         assert isinstance(assessor, MapSolver)
@@ -123,21 +123,16 @@ class _Fitter:
         elif config.solver == "adam":
             self.solve = make_solver(body, prior, keypoints, AdamConfig(num_steps=config.steps))
 
-    def fit(self, problem: FitProblem, start: BodyParams) -> BodyParams:
-        """Of B people, from where they start; NaN where it failed."""
-        assert self.solve is not None
-        if self.config.proximal_std is not None:
-            problem = replace(problem, proximal=_near(start, self.config.proximal_std))
-        return self.solve(problem, [start]).params
-
-
-def _near(estimate: BodyParams, std: float) -> Proximal:
-    precision = torch.eye(3).to(estimate.transl) / std**2
-    return Proximal(
-        params=estimate,
-        pose_precision=precision.expand(1, 24, 3, 3),
-        betas_std=torch.full((1, 10), ESTIMATE_BETAS_STD).to(estimate.transl),
-    )
+    def known(self, keypoints_2d: Tensor, conf: Tensor, intrinsics: Tensor) -> FitProblem:
+        """B people, with all that is known of them but the network's estimate."""
+        problem = FitProblem(
+            keypoint_set=self.keypoints,
+            keypoints_2d=keypoints_2d,
+            conf=conf,
+            intrinsics=intrinsics,
+            image_size=2 * intrinsics[:, :2, 2],  # only tells how large nobody is
+        )
+        return problem if self._lifter is None else self._lifter(problem)[0]
 
 
 class FitLoop:
@@ -177,9 +172,15 @@ class FitLoop:
         return StoreIdentity(
             body_sha256=self._body.sha256,
             datasets=tuple(_identify(dataset) for dataset in self.datasets.values()),
-            energy=json.dumps(asdict(LmConfig().weights), sort_keys=True),
+            energy=self._energy(),
             rule=self.config.rule,
         )
+
+    def _energy(self) -> str:
+        settings = asdict(LmConfig().weights)
+        if self.config.lifter:
+            settings["lifter"] = hashlib.sha256(LIFTER_FILE.read_bytes()).hexdigest()
+        return json.dumps(settings, sort_keys=True)
 
     def begin(self, run: Path, group: Group) -> None:
         """Make the store of a new run, with the static fits; collective."""
@@ -205,7 +206,7 @@ class FitLoop:
         parts = []
         for start in range(0, len(rows), _ASSESSED):
             some = dataset.people.select(rows[start : start + _ASSESSED])
-            problem = _problem(self.keypoints, **_keypoints_of(some))
+            problem = fitter.known(**_keypoints_of(some))
             result = fitter.assess(problem, _params_of(some))
             parts.append(StoredFits.of_result(result, epoch=0, origin=Origin.STATIC))
         return rows, StoredFits.concatenate(parts)
@@ -243,19 +244,18 @@ class FitLoop:
         device = batch["row"].device
         fitter, turns = self._on(device), Turns(batch["angle"], batch["flip"])
         is_fitted = batch["row"] >= 0
-        problem = _problem(
-            self.keypoints,
-            keypoints_2d=batch["plain_keypoints_2d"],
-            conf=batch["plain_conf"] * is_fitted[:, None],
-            intrinsics=batch["plain_intrinsics"],
-        )
-        offered = None
-        if fitter.solve is not None:
-            with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False):
+            problem = fitter.known(
+                batch["plain_keypoints_2d"],
+                batch["plain_conf"] * is_fitted[:, None],
+                batch["plain_intrinsics"],
+            )
+            offered = None
+            if fitter.solve is not None:
                 start = turn_params(_estimated(estimate, batch), turns.inverse, fitter.body)
-                result = fitter.assess(problem, fitter.fit(problem, start))
-            epoch = batch["epoch"].cpu().numpy()
-            offered = StoredFits.of_result(result, epoch=epoch, origin=Origin.LOOP)
+                result = fitter.assess(problem, fitter.solve(problem, [start]).params)
+                epoch = batch["epoch"].cpu().numpy()
+                offered = StoredFits.of_result(result, epoch=epoch, origin=Origin.LOOP)
         best = self._exchange(batch["dataset"].cpu().numpy(), batch["row"].cpu().numpy(), offered)
         weight = self._trust(best, problem.person_size.cpu().numpy())
         turned = turn_fits(best, turns.to(torch.device("cpu")), self._body)
@@ -319,20 +319,6 @@ def _params_of(people: ImagePeople) -> BodyParams:
     rotvec = rotvec.flatten(1)
     return BodyParams(
         global_orient=rotvec[:, :3], body_pose=rotvec[:, 3:], betas=betas, transl=transl
-    )
-
-
-def _problem(
-    keypoints: KeypointSet, *, keypoints_2d: Tensor, conf: Tensor, intrinsics: Tensor
-) -> FitProblem:
-    # no solver that starts from an estimate looks at the size of the picture
-    size = 2 * intrinsics[:, :2, 2]
-    return FitProblem(
-        keypoint_set=keypoints,
-        keypoints_2d=keypoints_2d,
-        conf=conf,
-        intrinsics=intrinsics,
-        image_size=size,
     )
 
 

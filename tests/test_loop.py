@@ -231,8 +231,9 @@ def test_stores_of_others_and_loops_without_people_are_refused(make_config, tmp_
         other.resume_files(tmp_path / "run", 4)
     with pytest.raises(InputError, match="loop has nobody to fit"):
         make_task(make_config("truth"))
-    with pytest.raises(InputError, match="proximal_std has no effect"):
-        make_config("fits", loop={"solver": "adam", "proximal_std": 0.2})
+    other = make_task(make_config("fits", loop={"lifter": False}))
+    with pytest.raises(InputError, match="judged by the energy"):
+        other.resume_files(tmp_path / "run", 4)
 
 
 def test_costs_do_not_depend_on_where_fits_began(make_config, tmp_path):

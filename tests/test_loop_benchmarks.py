@@ -48,6 +48,15 @@ def test_what_is_gained_is_of_means_over_seeds(benchmark):
     assert "gap_closed_mean" not in found
 
 
+def test_thresholds_keep_the_surest(benchmark):
+    std, errors = np.arange(40.0)[::-1], np.arange(40.0)[::-1] ** 2
+    points = benchmark("label_quality").curve(std, errors)
+    assert [p["kept"] for p in points[::10]] == [0.05, 0.55]
+    assert points[0]["mpjpe_mm"] == 0.5  # 0 and 1
+    assert points[0]["largest_std_mm"] == 1
+    assert points[-1]["mpjpe_mm"] == pytest.approx(39 * 40 * 79 / 6 / 40)
+
+
 def test_gains_are_measured(benchmark, tmp_path):
     module = benchmark("loop_gain")
     only = [o for name in ("keypoints", "loop_mean", "full") for o in ("--only", name)]
