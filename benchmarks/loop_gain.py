@@ -35,7 +35,7 @@ from fitting.files import write_json
 from fitting.problem import FitProblem
 from fitting.skeleton import keypoint_set
 from fitting.table import FitsTable, build_truth, read_fits, write_fits
-from regressor.config import config_from_dict
+from regressor.config import TaskConfig, config_from_dict
 from regressor.detection import DetectionConfig, detect
 from regressor.feature_cache import FeatureCache
 from regressor.image_task import LABELS, ImageTask
@@ -204,67 +204,111 @@ def summary(fits: FitsTable, truth: FitsTable) -> dict[str, float]:
     return {name: round(found[name], 2) for name in ("pa_mpjpe_mm", "mpjpe_mm")}
 
 
-def configure(variant: Variant, seed: int, settings: Settings) -> dict[str, Any]:
-    """The config of a training."""
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What the trainings of a study have in common.
+
+    Attributes:
+        tables: of 2D keypoints (None), and of fits by where they began.
+        images: folder of their pictures.
+        held_out: source of whom networks are judged by.
+        judged: how many of them.
+        runs: folder.
+        steps, batch_size: of each training.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    tables: dict[str | None, Path]
+    images: Path
+    held_out: dict[str, Any]
+    judged: int
+    runs: Path
+    steps: int
+    batch_size: int
+    device: str
+
+    def configure(self, variant: Variant, seed: int) -> TaskConfig:
+        """The config of a training."""
+        table = str(self.tables[variant.fits])
+        source = {"kind": "table", "path": table, "images": str(self.images)}
+        every = max(1, self.steps // 4)
+        content = {
+            "task": "image",
+            "seed": seed,
+            "training": {
+                "steps": self.steps,
+                "batch_size": self.batch_size,
+                "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+                "schedule": {"name": "cosine", "warmup_steps": self.steps // 20},
+                "clip_norm": 1.0,
+                "evaluate_every": every,
+                "log_every": every,
+                "save_every": self.steps,
+                "workers": 0,
+            },
+            "network": {
+                **{"encoder": "blazepose", "pretrained": "blazepose", "frozen": True},
+                **{"head": "sequential", "mean": "prior", "dropout": 0.1},
+            },
+            "data": {"sources": [{**source, "params": variant.params}], "crop_size": 256},
+            "evaluation": {"source": self.held_out, "people": self.judged},
+            "augmentation": {"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
+            "loss": variant.loss,
+            "adversarial": {"encoder": variant.adversarial},
+            "loop": variant.loop,
+        }
+        return config_from_dict(content)
+
+    def train(
+        self, variant: Variant, seed: int, features: FeatureCache | None
+    ) -> tuple[dict[str, Any], ImageTask, FeatureCache]:
+        """Train a network; its record, its task, and the features for the next."""
+        config = self.configure(variant, seed)
+        task = make_task(config)
+        assert isinstance(task, ImageTask)
+        if features is None:
+            task.data.cache_features(task.encode)
+            features = task.data.features
+            assert features is not None
+        task.data.features = features  # the people and their crops are those of every variant
+        began = time.perf_counter()
+        train(task, config, self.folder(variant, seed), device=self.device, overwrite=True)
+        record = {
+            "variant": variant.name,
+            "what": variant.what,
+            "seed": seed,
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        return record, task, features
+
+    def folder(self, variant: Variant, seed: int) -> Path:
+        """Of a run."""
+        return self.runs / f"{variant.name}-{seed}"
+
+
+def study_of(settings: Settings) -> Study:
+    """The trainings on drawn people."""
     cache = settings.cache
-    table = {None: cache / OBSERVED, **{s: cache / f"fits_{s}" for s in STARTS}}[variant.fits]
-    images = str(cache / "train" / IMAGES)
-    source = {"kind": "table", "path": str(table), "images": images, "params": variant.params}
-    every = max(1, settings.steps // 4)
-    return {
-        "task": "image",
-        "seed": seed,
-        "training": {
-            "steps": settings.steps,
-            "batch_size": settings.batch_size,
-            "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
-            "schedule": {"name": "cosine", "warmup_steps": settings.steps // 20},
-            "clip_norm": 1.0,
-            "evaluate_every": every,
-            "log_every": every,
-            "save_every": settings.steps,
-            "workers": 0,
-        },
-        "network": {
-            **{"encoder": "blazepose", "pretrained": "blazepose", "frozen": True},
-            **{"head": "sequential", "mean": "prior", "dropout": 0.1},
-        },
-        "data": {"sources": [source], "crop_size": 256},
-        "evaluation": {
-            "source": {"kind": "table", "path": str(cache / "test")},
-            "people": settings.judged,
-        },
-        "augmentation": {"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
-        "loss": variant.loss,
-        "adversarial": {"encoder": variant.adversarial},
-        "loop": variant.loop,
-    }
+    return Study(
+        tables={None: cache / OBSERVED, **{s: cache / f"fits_{s}" for s in STARTS}},
+        images=cache / "train" / IMAGES,
+        held_out={"kind": "table", "path": str(cache / "test")},
+        judged=settings.judged,
+        runs=cache / "runs",
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        device=settings.device,
+    )
 
 
 def measure(
-    variant: Variant, seed: int, settings: Settings, features: FeatureCache | None
+    study: Study, variant: Variant, seed: int, truth: FitsTable, features: FeatureCache | None
 ) -> tuple[dict[str, Any], FeatureCache]:
     """Train and judge one network; its record, and the features for the next."""
-    config = config_from_dict(configure(variant, seed, settings))
-    task = make_task(config)
-    assert isinstance(task, ImageTask)
-    if features is None:
-        task.data.cache_features(task.encode)
-        features = task.data.features
-        assert features is not None
-    task.data.features = features  # the people and their crops are those of every variant
-    out = settings.cache / "runs" / f"{variant.name}-{seed}"
-    began = time.perf_counter()
-    train(task, config, out, device=settings.device, overwrite=True)
-    record = {
-        "variant": variant.name,
-        "what": variant.what,
-        "seed": seed,
-        "seconds": round(time.perf_counter() - began, 1),
-        **last_errors(out / "metrics.jsonl"),
-    }
+    record, task, features = study.train(variant, seed, features)
+    out = study.folder(variant, seed)
+    record |= last_errors(out / "metrics.jsonl")
     if task.loop is not None:
-        truth = read_fits(settings.cache / "train" / TRUTH_FILE)
         record["fits"] = summary(read_fits(out / LABELS / "00.parquet"), truth)
     return record, features
 
@@ -314,10 +358,11 @@ def main(seeds: int, only: tuple[str, ...], output: Path, **options: Any) -> Non
     shown += [f"--seeds {seeds}", *(f"--only {name}" for name in only)]
     described = describe_run(" ".join(["python benchmarks/loop_gain.py", *shown]))
     static = prepare(settings)
+    study, truth = study_of(settings), read_fits(settings.cache / "train" / TRUTH_FILE)
     records, features = [], None
     chosen = [variant for variant in VARIANTS if not only or variant.name in only]
     for seed, variant in product(range(seeds), chosen):
-        record, features = measure(variant, seed, settings, features)
+        record, features = measure(study, variant, seed, truth, features)
         records.append(record)
         click.echo(
             f"{variant.name:14} seed {seed}: PA-MPJPE {record['pa_mpjpe_mm']:6.1f} mm, fits "

@@ -23,6 +23,7 @@ among the rotations. For the loop (`loop`), if asked for, also:
 | dataset, row, epoch | (B,) int64 | source and row of those to be fitted, row -1 of the others |
 | angle, flip | (B,) float64, bool | how the picture was turned, and mirrored after that |
 | plain_keypoints_2d, plain_conf, plain_intrinsics | | as above, of the picture as it is |
+| plain_size | (B, 2) | width and height of that picture, pixels |
 """
 
 from __future__ import annotations
@@ -313,8 +314,9 @@ class ImageData:
             "angle": drawn.turns.angle,
             "flip": drawn.turns.flip,
             "plain_keypoints_2d": _floats(people.keypoints_2d),
-            "plain_conf": _floats(people.conf * self._defined),
+            "plain_conf": _floats(people.conf),
             "plain_intrinsics": _floats(people.intrinsics),
+            "plain_size": _floats(people.image_size),
         }
 
 

@@ -166,7 +166,7 @@ def _of_one_set(
         table.column_array("image"),
         size,
         np.where(known[:, None, None], table.intrinsics, guessed),
-        *convert_keypoints(numbers[..., :2], numbers[..., 2], source, target),
+        *measured_keypoints(numbers[..., :2], numbers[..., 2], source, target),
     )
     rotvec = np.concatenate([params["global_orient"], params["body_pose"]], axis=1)
     return replace(
@@ -205,8 +205,19 @@ def people_of_keypoints(
     size = np.column_stack([people.width, people.height]).astype(np.float32)
     intrinsics = make_intrinsics(torch.from_numpy(size), torch.from_numpy(people.focal)).numpy()
     of_set = keypoint_set(people.keypoint_set)
-    converted = convert_keypoints(people.keypoints_2d, people.conf, of_set, keypoints)
+    converted = measured_keypoints(people.keypoints_2d, people.conf, of_set, keypoints)
     return _with_pictures(_unknown_people(people.image, size, intrinsics, *converted), images, path)
+
+
+def measured_keypoints(
+    keypoints_2d: Floats, conf: Floats, source: KeypointSet, target: KeypointSet
+) -> tuple[Floats, Floats]:
+    """`convert_keypoints`, without what would only be the middle of two others.
+
+    It would say nothing new, and a fit would take it for one more witness.
+    """
+    converted, converted_conf = convert_keypoints(keypoints_2d, conf, source, target)
+    return converted, converted_conf * np.isin(target.points, source.points)
 
 
 def _unknown_people(

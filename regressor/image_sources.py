@@ -18,7 +18,7 @@ from fitting.camera import transl_to_weak
 from fitting.files import InputError
 from fitting.initial import mean_rotations
 from fitting.people import People
-from fitting.skeleton import KeypointSet, convert_keypoints, keypoint_set
+from fitting.skeleton import KeypointSet, keypoint_set
 from fitting.sources import people_in_file
 from priors.mocap import load_mocap
 
@@ -30,6 +30,7 @@ from .image_people import (
     OpenedPicture,
     PeopleFilter,
     concatenate_people,
+    measured_keypoints,
     open_picture,
     people_of_keypoints,
     people_of_table,
@@ -245,7 +246,7 @@ def _drawn_person(
         conf = (person.visibility != UNSEEN)[None].astype(np.float64)
     crop = crop_of_keypoints(keypoints, conf)
     is_there = np.array([bool(picture.people)])
-    converted, converted_conf = convert_keypoints(keypoints, conf, source, target)
+    converted, converted_conf = measured_keypoints(keypoints, conf, source, target)
     return ImagePeople(
         file_row=np.array([-1]),
         image=np.array([""]),

@@ -266,7 +266,7 @@ class ImageTask:
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Errors on held-out people; those in 3D on SMPL's 24 joints, from the pelvis."""
         truth = self._held_out
-        seen = [self._see(network, chunk) for chunk in _chunks(truth)]
+        seen = [self.see(network, chunk) for chunk in _chunks(truth)]
         found = {name: torch.cat([part[name] for part in seen]).numpy() for name in seen[0]}
         metrics: dict[str, float] = {}
         known = truth["has_params"].numpy() > 0
@@ -280,7 +280,7 @@ class ImageTask:
             "pck_2d": float((CROP_SCALE * error <= _PCK_SHARE).mean()),
         }
 
-    def _see(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def see(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Estimated and true points of the people of a batch, metres and pixels, on the CPU."""
         device = next(network.parameters()).device
         body, keypoint_body = self._bodies_on(device)
@@ -304,7 +304,7 @@ class ImageTask:
     def pictures(self, network: nn.Module) -> dict[str, NDArray[np.uint8]]:
         """A few held-out people, and the estimated bodies over them."""
         batch = {name: value[:_SHOWN] for name, value in self._held_out.items()}
-        seen = self._see(network, batch)
+        seen = self.see(network, batch)
         crops, faces = restore_crops(batch["images"]), self.body.faces.cpu().numpy()
         columns = []
         for i, crop in enumerate(crops):

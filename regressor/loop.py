@@ -123,14 +123,16 @@ class _Fitter:
         elif config.solver == "adam":
             self.solve = make_solver(body, prior, keypoints, AdamConfig(num_steps=config.steps))
 
-    def known(self, keypoints_2d: Tensor, conf: Tensor, intrinsics: Tensor) -> FitProblem:
+    def known(
+        self, keypoints_2d: Tensor, conf: Tensor, intrinsics: Tensor, image_size: Tensor
+    ) -> FitProblem:
         """B people, with all that is known of them but the network's estimate."""
         problem = FitProblem(
             keypoint_set=self.keypoints,
             keypoints_2d=keypoints_2d,
             conf=conf,
             intrinsics=intrinsics,
-            image_size=2 * intrinsics[:, :2, 2],  # only tells how large nobody is
+            image_size=image_size,
         )
         return problem if self._lifter is None else self._lifter(problem)[0]
 
@@ -249,6 +251,7 @@ class FitLoop:
                 batch["plain_keypoints_2d"],
                 batch["plain_conf"] * is_fitted[:, None],
                 batch["plain_intrinsics"],
+                batch["plain_size"],
             )
             offered = None
             if fitter.solve is not None:
@@ -307,7 +310,7 @@ def _identify(dataset: LoopPeople) -> DatasetIdentity:
 
 
 def _keypoints_of(people: ImagePeople) -> dict[str, Tensor]:
-    names = ("keypoints_2d", "conf", "intrinsics")
+    names = ("keypoints_2d", "conf", "intrinsics", "image_size")
     return {n: torch.from_numpy(np.asarray(getattr(people, n), np.float32)) for n in names}
 
 
