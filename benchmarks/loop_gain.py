@@ -181,7 +181,8 @@ def observe(truth: FitsTable, seed: int) -> FitsTable:
         image_size=torch.from_numpy(size).float(),
     )
     seen = detect(problem, DetectionConfig(), torch.Generator().manual_seed(seed))
-    found = torch.cat([seen.keypoints_2d, seen.conf[..., None]], dim=2).flatten(1)
+    at = seen.keypoints_2d.where(seen.conf[..., None] > 0, 0.0)  # somebody may not be seen at all
+    found = torch.cat([at, seen.conf[..., None]], dim=2).flatten(1)
     names = (
         *("image", "person", "annotation_id", "width", "height", "keypoint_set"),
         *("global_orient", "body_pose", "betas", "transl"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,6 +41,7 @@ from .image_people import (
 from .rendered_set import TRUTH_FILE
 from .rendering import BATCH, UNSEEN, PictureConfig, PictureStream, RenderedPicture
 
+_LOG = logging.getLogger(__name__)
 _ORDER = 1  # sets the random numbers of the order of people apart from others of a source
 
 
@@ -351,6 +353,13 @@ def open_source(
             f"{path}: of its {len(people)} people with pictures none has {kept.least_keypoints} "
             f"keypoints seen and is {kept.least_size:g} pixels large; give other people, or lower "
             "data.filter"
+        )
+    if len(chosen) < len(people):
+        _LOG.warning(
+            "%s: %d of its %d people with pictures are left out, with fewer than %d keypoints seen "
+            "or smaller than %g pixels",
+            *(path, len(people) - len(chosen), len(people)),
+            *(kept.least_keypoints, kept.least_size),
         )
     params = config.params if config.kind == "table" else "none"
     return FolderSource(chosen, folder, masks, seed, params=params)

@@ -15,6 +15,7 @@ from test_image_data import write_people
 from fitting.camera import transl_to_weak
 from fitting.files import InputError
 from fitting.metrics import mpjpe
+from fitting.people import person_size
 from fitting.problem import PARAMETERS
 from fitting.table import read_fits
 from regressor.checkpoints import read_checkpoint
@@ -292,3 +293,14 @@ def test_configs_fit_in_the_loop(name, crop, people, tmp_path):
     fits = task.loop.opened.read(*named(task, batch))
     assert fits.is_known.all()
     assert fits.judged_by(config.loop.rule) is (fits.cost if name == "loop" else fits.error_px)
+
+
+def test_people_who_are_too_small_are_left_out_and_counted(make_config, caplog):
+    (dataset,) = make_task(make_config("none")).loop.datasets.values()
+    size = person_size(dataset.people.keypoints_2d, dataset.people.conf)
+    settings = {"crop_size": 64, "filter": {"least_size": float(np.median(size))}}
+    (kept,) = make_task(make_config("none", data=settings)).loop.datasets.values()
+    large = np.flatnonzero(size >= np.median(size))
+    assert 0 < len(large) < COUNT
+    np.testing.assert_array_equal(kept.people.file_row, large)
+    assert any(f"{COUNT - len(large)} of its {COUNT} people" in text for text in caplog.messages)
