@@ -30,6 +30,7 @@ bench: .venv/ready
 
 soak: .venv/ready
 	$(BIN)/python benchmarks/fuzz.py
+	$(BIN)/python benchmarks/kill.py
 
 # A server without libGL cannot load OpenCV's desktop build; its headless twin has the same module.
 .venv/ready: setup.py constraints.txt

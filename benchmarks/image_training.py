@@ -35,14 +35,16 @@ from regressor.tasks import make_task
 ENCODERS = ("resnet50", "efficientnet_lite0")
 
 
-def make_config(encoder: str, folder: Path, batch_size: int, workers: int, kind: str) -> Any:
+def make_config(
+    encoder: str, folder: Path, batch_size: int, crop_size: int, workers: int, kind: str
+) -> Any:
     source = {"kind": "table", "path": str(folder)}
     return config_from_dict(
         {
             "task": "image",
             "training": {"batch_size": batch_size, "workers": workers, "prefetch": kind},
             "network": {"encoder": encoder, "head": "spin"},
-            "data": {"sources": [source]},
+            "data": {"sources": [source], "crop_size": crop_size},
             "evaluation": {"source": source, "people": 1},
         }
     )
@@ -86,6 +88,7 @@ def measure(config: Any, steps: int, turns: int, device: torch.device) -> dict[s
 @click.option("--turns", default=5, show_default=True)
 @click.option("--pictures", default=256, show_default=True)
 @click.option("--batch-size", default=64, show_default=True)
+@click.option("--crop-size", default=224, show_default=True, help="Pixels.")
 @click.option("--workers", default=1, show_default=True)
 @click.option("--prefetch", "kind", default="thread", show_default=True)
 @click.option("--encoder", "encoders", multiple=True, default=ENCODERS, show_default=True)
@@ -98,6 +101,7 @@ def main(
     turns: int,
     pictures: int,
     batch_size: int,
+    crop_size: int,
     workers: int,
     kind: str,
     encoders: tuple[str, ...],
@@ -106,7 +110,8 @@ def main(
 ) -> None:
     command = (
         f"python benchmarks/image_training.py --steps {steps} --turns {turns} --pictures {pictures}"
-        f" --batch-size {batch_size} --workers {workers} --prefetch {kind} --device {device}"
+        f" --batch-size {batch_size} --crop-size {crop_size} --workers {workers}"
+        f" --prefetch {kind} --device {device}"
     )
     measured = {}
     with tempfile.TemporaryDirectory() as name:
@@ -114,7 +119,7 @@ def main(
         drawn = PictureConfig(size=(640, 480), crop=False, people=3)
         write_rendered_set(folder, SetConfig(count=pictures, pictures=drawn))
         for encoder in encoders:
-            config = make_config(encoder, folder, batch_size, workers, kind)
+            config = make_config(encoder, folder, batch_size, crop_size, workers, kind)
             measured[encoder] = measure(config, steps, turns, torch.device(device))
             click.echo(f"{encoder}: {measured[encoder]}")
     write_json(
@@ -123,6 +128,7 @@ def main(
             **describe_run(command),
             "device": device,
             "batch_size": batch_size,
+            "crop_size": crop_size,
             "torch_threads": torch.get_num_threads(),
             "encoders": measured,
         },

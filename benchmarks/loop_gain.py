@@ -232,7 +232,7 @@ class Study:
         """The config of a training."""
         table = str(self.tables[variant.fits])
         source = {"kind": "table", "path": table, "images": str(self.images)}
-        every = max(1, self.steps // 4)
+        every = max(1, self.steps // 2)
         content = {
             "task": "image",
             "seed": seed,

@@ -42,14 +42,27 @@ _FPS = 30.0  # fitting.tracks.DEFAULT_FPS, whose module need not be loaded for -
 @click.option(
     "--fps", default=_FPS, show_default=True, help="Pictures in a second; for amass alone."
 )
+@click.option(
+    "--exclude",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV of people to leave out, as report.html saves those marked as bad.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def export(
-    fits: Path, target: str, output: Path, body_file: Path | None, fps: float, quiet: bool
+    fits: Path,
+    target: str,
+    output: Path,
+    body_file: Path | None,
+    fps: float,
+    exclude: Path | None,
+    quiet: bool,
 ) -> None:
     """Write the people in FITS, a fits table or the folder of a run, in another format."""
+    from fitting.exclusions import leave_out
     from fitting.table import read_fits
 
-    table = read_fits(fits)
+    everyone = read_fits(fits)
+    table = everyone if exclude is None else leave_out(everyone, exclude)
     if target in _LABELS:
         said = f"{_write_labels(table, target, output)} people"
     elif target == "amass":
@@ -57,8 +70,9 @@ def export(
         said = f"{people} people in {files} motions"
     else:
         said = f"{_write_meshes(table, body_file, output, target, quiet=quiet)} meshes"
-    left_out = int((~table.has_parameters).sum())
-    click.echo(f"{said} -> {output}" + (f"; {left_out} without a fit left out" * (left_out > 0)))
+    unfitted, excluded = int((~table.has_parameters).sum()), len(everyone) - len(table)
+    said += f" -> {output}" + f"; {unfitted} without a fit left out" * (unfitted > 0)
+    click.echo(said + f"; {excluded} of {exclude} left out" * (excluded > 0))
 
 
 def _write_labels(table: FitsTable, target: str, output: Path) -> int:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .progress import StageBars
+from .shards import fit_shards, shard_options, take_shards
 from .sources import source_options
 
 if TYPE_CHECKING:
     from fitting.estimates import MakeEstimator, MakePredictor
+    from fitting.run import RunSummary
+    from fitting.shard_run import ShardsSummary
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt")
 
@@ -86,40 +89,55 @@ _CHECKPOINTS = (".pt", ".pth", ".ckpt")
     type=click.IntRange(min=1),
     help="People solved side by side.",
 )
-@click.option("--jobs", default=-1, show_default=True, help="Pictures drawn at a time; -1: cores.")
+@click.option(
+    "--jobs",
+    default=-1,
+    show_default=True,
+    help="Pictures drawn, or shards fitted, at a time; -1: cores.",
+)
 @click.option(
     "--overlays/--no-overlays",
-    default=True,
-    show_default=True,
-    help="Draw each fit over its picture.",
+    default=None,
+    help="Draw each fit over its picture.  [default: overlays; in shards none]",
 )
-@click.option("--report/--no-report", default=True, show_default=True, help="Write report.html.")
+@click.option(
+    "--report/--no-report",
+    default=None,
+    help="Write report.html.  [default: report; in shards none]",
+)
+@shard_options
 @click.option("--limit", type=click.IntRange(min=1), help="Fit the first so many people only.")
 @click.option("--seed", default=0, show_default=True, help="Of all random choices.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the output folder.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
-def fit(quiet: bool, report: bool, **options: Any) -> None:
+def fit(quiet: bool, report: bool | None, overlays: bool | None, **options: Any) -> None:
     """Fit SMPL to the people of INPUT: a picture, a folder of pictures, or a keypoint file.
 
-    Leaves fits.parquet, run.json, overlays/ and report.html in the output folder. Exit code 1 means
-    that some rows or pictures were left out; they are listed in run.json.
+    Leaves fits.parquet, run.json, overlays/ and report.html in the output folder; in shards,
+    fits/part-*.parquet, manifest.json and run.json, and Ctrl-C finishes the shards begun. Exit code
+    1 means that some rows or pictures were left out; they are listed in run.json.
     """  # fmt: skip
     from fitting.run import RunConfig, run
 
-    options["init"], make_estimator, make_predictor = _choose_start(options["init"])
-    with StageBars(hidden=quiet) as bars:
-        summary = run(
-            RunConfig(**options),
-            bars.update,
-            make_estimator=make_estimator,
-            make_predictor=make_predictor,
-        )
-    output = options["output"]
-    if report:
-        from .report import write_report
+    init = options["init"]
+    options["init"], make_estimator, make_predictor = _choose_start(init)
+    makers: dict[str, Any] = {"make_estimator": make_estimator, "make_predictor": make_predictor}
+    own_lifter = Path(init) if options["init"] == "lift" != init else None
+    shards = take_shards(options, own_lifter)
+    whole = shards is None
+    config = RunConfig(overlays=whole if overlays is None else overlays, **options)
+    summary: RunSummary | ShardsSummary
+    if shards is not None:
+        summary = fit_shards(config, shards, quiet=quiet, **makers)
+    else:
+        with StageBars(hidden=quiet) as bars:
+            summary = run(config, bars.update, **makers)
+    if summary.record is not None:
+        if whole if report is None else report:
+            from .report import write_report
 
-        write_report(output)
-    _say(summary.record, output)
+            write_report(config.output)
+        _say(summary.record, config.output)
     for problem in summary.problems:
         click.echo(f"fit-cli: {problem}", err=True)
     if summary.problems:

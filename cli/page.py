@@ -1,147 +1,189 @@
-"""The web page of a run: one self-contained HTML file beside the pictures it shows."""
+"""The web page of a run: one HTML file that holds all but the pictures beside it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.resources import files
-from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fitting.people import Problem
+    from pathlib import Path
 
-MAX_ROWS = 1000  # people shown; a browser copes with a few thousand pictures, loaded lazily
+    import jinja2
+
+    from fitting.people import Problem
+    from fitting.skeleton import KeypointSet
+
+    from .page_body import PageBody
+    from .page_people import PagePeople
+
+MAX_PLAIN = 50  # people of the list that is shown where scripts do not run
 GOOD_ERROR, FAIR_ERROR = 0.03, 0.06  # relative errors that the page colours green and amber
-BIN_WIDTH = 0.005  # of the relative errors' histogram; divides both limits above
+# In the order they are run; each file says what it defines.
+SCRIPTS = (
+    "elements", "data", "body", "crop", "studio", "meshes", "marks", "charts", "gallery", "stage",
+    "person", "main",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class PageRow:
-    """One person on the page; paths are relative to the page's folder, None where not drawn.
+class Page:
+    """What a page shows.
 
     Attributes:
-        title: picture and person, shown as text whatever it contains.
-        photo, overlay, side: paths of square pictures.
-        reprojection_error_px: mean over seen keypoints; None without a fit.
-        relative_error: the same as a share of the person's size; None without a fit.
-        cost_final: of the fit; None without a fit.
-        status: how the fit ended, such as `converged`.
-        num_keypoints: keypoints seen.
+        title: of the page.
+        people: in the order of their list without scripts; None for nobody.
+        keypoint_set: of their keypoints; None for nobody.
+        summary: label to value, shown at the top in this order.
+        problems: rows and pictures left out, listed at the end.
+        body: of the people; none means no meshes.
+        note: what there is to know about the body, "" for nothing.
     """
 
     title: str
-    photo: str | None = None
-    overlay: str | None = None
-    side: str | None = None
-    reprojection_error_px: float | None
-    relative_error: float | None
-    cost_final: float | None
-    status: str
-    num_keypoints: int
-
-    @property
-    def grade(self) -> str:
-        """`good`, `fair`, `poor`, or `none` without a fit."""
-        if self.relative_error is None:
-            return "none"
-        if self.relative_error <= GOOD_ERROR:
-            return "good"
-        return "fair" if self.relative_error <= FAIR_ERROR else "poor"
-
-    @property
-    def pictures(self) -> list[tuple[str, str]]:
-        """(what it shows, path) of the pictures there are."""
-        kinds = (("photograph", self.photo), ("fit", self.overlay), ("side", self.side))
-        return [(kind, path) for kind, path in kinds if path is not None]
+    people: PagePeople | None
+    keypoint_set: KeypointSet | None
+    summary: Mapping[str, str]
+    problems: Sequence[Problem] = ()
+    body: PageBody | None = None
+    note: str = ""
 
 
-def write_page(
-    path: Path | str,
-    rows: Sequence[PageRow],
-    *,
-    summary: Mapping[str, str],
-    problems: Sequence[Problem] = (),
-    title: str = "Fitted people",
-) -> None:
-    """Write the page of a run, atomically. It needs no network, and scripts only to sort.
+def write_page(path: Path | str, page: Page) -> None:
+    """Write a page, atomically. It needs no network, and opens from the disk.
 
     Args:
-        path: of the page; its folder is what the rows' paths are relative to.
-        rows: people, shown worst first and those without a fit last, at most `MAX_ROWS`.
-        summary: label to value, shown at the top in this order.
-        problems: rows and pictures left out, listed at the end.
-        title: of the page.
+        path: of the page, in the folder of the run.
+        page: what it shows.
 
     Raises:
         OutputError: the page cannot be written.
     """
-    import jinja2
-
     from fitting.files import write_atomically
 
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    style = _read("static/report", "page.css")
+    # Names that the files give are the page's own, none the browser's or a library's.
+    script = "".join(_read("static/report", f"{name}.js") for name in SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{script}}})();\n'
+    library = "" if page.body is None else _read("static/three", "three.js")
+    text = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            page=page,
+            about=_about(page),
+            plain=list(_plain_rows(page.people)),
+            records=_base64(b"" if page.people is None else page.people.records.tobytes()),
+            body=_base64(b"" if page.body is None else page.body.content),
+            style=style,
+            script=script,
+            library=library,
+            policy=_policy(style, (script, library)),
+        )
     )
-    environment.filters["link"] = quote_path
-    template = environment.from_string(
-        (files("cli") / "templates" / "report.html").read_text("utf-8")
-    )
-    ordered = sort_rows(rows)
-    page = template.render(
-        title=title,
-        rows=ordered[:MAX_ROWS],
-        num_rows=len(ordered),
-        statuses=sorted({row.status for row in ordered}),
-        summary=summary,
-        histogram=_histogram(ordered),
-        problems=problems,
-        good_error=GOOD_ERROR,
-        fair_error=FAIR_ERROR,
-    )
-    # A file name that is not valid UTF-8 may stand in a title or a problem: show "?" for it.
-    encoded = page.encode("utf-8", errors="replace")
+    # A file name that is not valid UTF-8 may stand in a problem: show "?" for it.
+    encoded = text.encode("utf-8", errors="replace")
     write_atomically(path, lambda stream: stream.write(encoded))
 
 
-def summarize(rows: Sequence[PageRow]) -> dict[str, str]:
-    """A run in a few numbers, for `write_page`: people, fitted people and their median errors."""
-    pixels = [row.reprojection_error_px for row in rows if row.reprojection_error_px is not None]
-    shares = [row.relative_error for row in rows if row.relative_error is not None]
-    summary = {"people": f"{len(rows):,}", "fitted": f"{len(pixels):,}"}
-    if pixels:
-        summary["median error"] = f"{median(pixels):.1f} px"
-    if shares:
-        summary["of the person's size"] = f"{median(shares):.1%}"
+def summarize(people: PagePeople | None) -> dict[str, str]:
+    """A run in a few numbers: people, fitted people, and medians of what is known of them."""
+    if people is None:
+        return {"people": "0"}
+    known = {
+        name: [value for value in people.columns[name] if value is not None]
+        for name in ("errorPx", "error", "sigma")
+    }
+    summary = {"people": f"{people.num_people:,}"}
+    if people.num_people > len(people):
+        summary["shown, the worst"] = f"{len(people):,}"
+    summary["fitted"] = f"{len(known['errorPx']):,}"
+    for name, label, form in (
+        ("errorPx", "median error", "{:.1f} px"),
+        ("error", "of the person’s size", "{:.1%}"),
+        ("sigma", "median σ", "{:.0f} mm"),
+    ):
+        if known[name]:
+            summary[label] = form.format(median(known[name]))
     return summary
 
 
-def sort_rows(rows: Sequence[PageRow]) -> list[PageRow]:
-    """Largest relative error first, those without a fit last; equals keep their order."""
-    return sorted(
-        rows, key=lambda row: math.inf if row.relative_error is None else -row.relative_error
+def _about(page: Page) -> dict[str, Any]:
+    """What the page's scripts read beside the records and the body."""
+    about: dict[str, Any] = {"good": GOOD_ERROR, "fair": FAIR_ERROR, "count": 0}
+    if page.people is None or page.keypoint_set is None:
+        return about
+    from fitting.skeleton import SMPL_JOINTS, SMPL_PARENTS
+
+    return about | {
+        "count": len(page.people),
+        "columns": page.people.columns,
+        "texts": page.people.texts,
+        "layout": page.people.layout,
+        "stride": page.people.records.shape[1],
+        "runId": page.people.run_id,
+        "keypointNames": page.keypoint_set.names,
+        "edges": page.keypoint_set.edges.tolist(),
+        "jointNames": SMPL_JOINTS,
+        "parents": SMPL_PARENTS,
+        "body": None if page.body is None else page.body.arrays,
+    }
+
+
+def _plain_rows(people: PagePeople | None) -> Iterable[dict[str, Any]]:
+    """Title, numbers and pictures of the first people, for readers without scripts."""
+    from fitting.pictures import person_files
+
+    if people is None:
+        return
+    for i in range(min(len(people), MAX_PLAIN)):
+        value = {name: column[i] for name, column in people.columns.items()}
+        image = people.texts["image"][value["image"]]
+        yield {
+            "title": f"{image or 'no picture'}, person {value['person']}",
+            "status": people.texts["status"][value["status"]],
+            "error": value["errorPx"],
+            "pictures": asdict(person_files(value["row"])) if value["drawn"] else {},
+        }
+
+
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: _read("templates", name)),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment
+
+
+def _policy(style: str, scripts: Iterable[str]) -> str:
+    """Content security policy: these scripts and this style run, and nothing is fetched.
+
+    Should a hostile name ever be taken for markup, it could neither run nor call home.
+    """
+    allowed = " ".join(_hash_source(script) for script in scripts)
+    return (
+        f"default-src 'none'; base-uri 'none'; form-action 'none'; script-src {allowed}; "
+        f"style-src {_hash_source(style)}; img-src 'self' file: data: blob:"
     )
 
 
-def quote_path(path: str) -> str:
-    """A relative path as it must stand in a link: `#`, `?`, `:`, quotes and spaces are escaped."""
-    return quote(path, safe="/", errors="surrogateescape")
+def _hash_source(text: str) -> str:
+    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
 
 
-def _histogram(rows: Sequence[PageRow]) -> list[tuple[float, int, float]]:
-    """(upper bound, people, share of the fullest bin) of the relative errors.
+def _base64(content: bytes) -> str:
+    return b64encode(content).decode("ascii")
 
-    The last bin takes everyone beyond twice `FAIR_ERROR`, so that one failure squeezes nothing.
-    """
-    last = round(2 * FAIR_ERROR / BIN_WIDTH)
-    counts = [0] * (last + 1)
-    for row in rows:
-        if row.relative_error is not None:
-            counts[min(int(row.relative_error / BIN_WIDTH), last)] += 1
-    fullest = max(counts)
-    if fullest == 0:
-        return []
-    return [((i + 1) * BIN_WIDTH, count, count / fullest) for i, count in enumerate(counts)]
+
+def _read(folder: str, name: str) -> str:
+    return (files("cli") / folder / name).read_text("utf-8")

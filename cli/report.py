@@ -3,76 +3,110 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .page import PageRow, summarize, write_page
-
 if TYPE_CHECKING:
+    from fitting.skeleton import KeypointSet
     from fitting.table import FitsTable
+
+    from .page_body import PageBody
 
 PAGE_NAME = "report.html"
 
 
 @click.command()
 @click.argument("output", type=click.Path(path_type=Path))
-def report(output: Path) -> None:
+@click.option(
+    "--mesh/--no-mesh",
+    default=True,
+    show_default=True,
+    help="Put the body into the page, to show people in 3D. Leave a licensed body out of a page "
+    "that you pass on.",
+)
+def report(output: Path, mesh: bool) -> None:
     """Make report.html of the run in the folder OUTPUT again."""
-    write_report(output)
+    write_report(output, mesh=mesh)
     click.echo(output / PAGE_NAME)
 
 
-def write_report(output: Path) -> None:
+def write_report(output: Path, *, mesh: bool = True) -> None:
     """Write the page of the run in `output` from its table, run.json and pictures.
+
+    Args:
+        output: folder of the run.
+        mesh: put the body that the run was fitted with into the page.
 
     Raises:
         InputError: the folder holds no run.
         OutputError: the page cannot be written.
     """
-    from fitting.files import InputError
     from fitting.people import Problem
+    from fitting.skeleton import keypoint_set
     from fitting.table import read_fits
 
-    table = read_fits(output)
+    from .page import Page, summarize, write_page
+    from .page_people import collect_people
+
+    table, record = read_fits(output), _read_record(output)
+    people = points = body = None
+    note = ""
+    if len(table):
+        people = collect_people(table, output)
+        points = keypoint_set(str(table.column_array("keypoint_set")[0]))
+        if mesh:
+            body, note = _find_body(table, record, points)
+    page = Page(
+        title=f"Fits of {output.resolve().name}",
+        people=people,
+        keypoint_set=points,
+        summary=summarize(people),
+        problems=[Problem(**problem) for problem in record["problems"]],
+        body=body,
+        note=note,
+    )
+    write_page(output / PAGE_NAME, page)
+
+
+def _read_record(output: Path) -> dict[str, Any]:
+    """run.json, its problems checked."""
+    from fitting.files import InputError
+    from fitting.people import Problem
+
     try:
         record = json.loads((output / "run.json").read_text(encoding="utf-8"))
-        problems = [Problem(**problem) for problem in record["problems"]]
+        for problem in record["problems"]:
+            Problem(**problem)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{output}: run.json is missing or damaged; run fit-cli fit again"
         ) from error
-    rows = list(_page_rows(table, output)) if len(table) else []
-    write_page(output / PAGE_NAME, rows, summary=summarize(rows), problems=problems)
+    return record
 
 
-def _page_rows(table: FitsTable, output: Path) -> Iterator[PageRow]:
-    from fitting.people import person_size
-    from fitting.pictures import person_files
+def _find_body(
+    table: FitsTable, record: dict[str, Any], points: KeypointSet
+) -> tuple[PageBody | None, str]:
+    """The body that a run was fitted with, and what there is to say of it.
 
-    names = ("image", "person", "status", "reprojection_error_px", "cost_final")
-    columns = (table.column_array(name) for name in names)
-    keypoints = table.column_array("keypoints_2d").reshape(len(table), -1, 3)
-    sizes = person_size(keypoints[..., :2], keypoints[..., 2])
-    seen = (keypoints[..., 2] > 0).sum(axis=1)
-    for row, (image, person, status, error, cost, size, count) in enumerate(
-        zip(*columns, sizes, seen, strict=True)
-    ):
-        files = person_files(row)
-        drawn: dict[str, Any] = vars(files) if (output / files.overlay).is_file() else {}
-        yield PageRow(
-            title=f"{image or 'no picture'}, person {person}",
-            reprojection_error_px=_finite(error),
-            relative_error=_finite(error / size) if size > 0 else None,
-            cost_final=_finite(cost),
-            status=str(status),
-            num_keypoints=int(count),
-            **drawn,
-        )
+    A body that is no longer there costs the page its meshes, not more.
+    """
+    from fitting.body import load_body
+    from fitting.writers import check_body
 
+    from .page_body import pack_body
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    path = record.get("command", {}).get("body")
+    try:
+        body = load_body(path)
+        check_body(table, body)
+    except ValueError as error:
+        return None, f"People are not shown in 3D: {error}."
+    if path is None:
+        return pack_body(body, points), ""
+    return pack_body(body, points), (
+        f"This page holds the body {Path(path).name}. Before you pass it on, see whether its "
+        "licence lets you, or make the page again with fit-cli report --no-mesh."
+    )

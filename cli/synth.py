@@ -86,6 +86,7 @@ class _Size(click.ParamType):
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes; one for each core if absent.")
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder that was stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace files of an earlier run in the folder.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def synth(
@@ -102,14 +103,18 @@ def synth(
     body_file: Path | None,
     seed: int,
     jobs: int | None,
+    resume: bool,
     overwrite: bool,
     quiet: bool,
 ) -> None:
     """Draw people whose bodies are known, for training and for tests.
 
     Leaves images/, masks/ (body parts by pixel), person_keypoints.json (COCO), truth.parquet and
-    run.json in the output folder.
+    run.json in the output folder. A run that was killed goes on with --resume, and what it leaves
+    is the same as if it had not been.
     """
+    if resume and overwrite:
+        raise click.UsageError("--resume goes on with a run, --overwrite replaces it; give one")
     from regressor.rendered_set import SetConfig, write_rendered_set
     from regressor.rendering import PictureConfig
     from regressor.surroundings import find_backgrounds
@@ -130,7 +135,12 @@ def synth(
     )
     with StageBars(hidden=quiet) as bars:
         record = write_rendered_set(
-            output, config, overwrite=overwrite, problems=problems, progress=bars.update
+            output,
+            config,
+            overwrite=overwrite,
+            resume=resume,
+            problems=problems,
+            progress=bars.update,
         )
     for problem in problems:
         click.echo(f"fit-cli: {problem}", err=True)

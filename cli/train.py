@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import click
 
+from .interrupt import Interrupt
 from .progress import StageBars
 
 
@@ -65,7 +64,7 @@ def train(
     if resume and overwrite:
         raise click.UsageError("--resume goes on with a run, --overwrite replaces it; give one")
     settings = load_config(config, overrides)
-    with _Interrupt() as interrupt, StageBars(hidden=quiet or not _is_first()) as bars:
+    with Interrupt() as interrupt, StageBars(hidden=quiet or not _is_first()) as bars:
         try:
             record = training.train(
                 make_task(settings),
@@ -109,35 +108,3 @@ def _close(record: dict[str, Any], output: Path, again: Sequence[str]) -> None:
     click.echo(f"{record['steps']} steps{speed}, {record['ended']}{found} -> {output}")
     if record["ended"] == "interrupted":
         click.echo(f"go on with: {shlex.join(again)}")
-
-
-class _Interrupt:
-    """Remembers Ctrl-C and polite kills while it is entered; a second Ctrl-C ends at once."""
-
-    def __init__(self) -> None:
-        self.number = 0  # of the signal that came
-        self._before: dict[int, Any] = {}
-
-    def came(self) -> bool:
-        """Whether a signal came."""
-        return self.number != 0
-
-    def __enter__(self) -> _Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        # torchrun passes Ctrl-C on to processes that the terminal has told already
-        if self.came() and number == signal.SIGINT and "TORCHELASTIC_RUN_ID" not in os.environ:
-            raise KeyboardInterrupt
-        self.number = self.number or number

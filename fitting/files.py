@@ -23,7 +23,9 @@ class OutputError(OSError):
     """A result cannot be written; the message is one sentence with the fix."""
 
 
-def write_atomically(path: Path | str, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(
+    path: Path | str, write: Callable[[BinaryIO], object], *, durable: bool = True
+) -> None:
     """Write a file so that `path` holds either the complete new content or what it held before.
 
     The content goes to a temporary name in the same folder, is forced to the disk, and is renamed.
@@ -31,6 +33,8 @@ def write_atomically(path: Path | str, write: Callable[[BinaryIO], object]) -> N
     Args:
         path: file to write or replace; its folder must exist.
         write: receives a file open for binary writing, and need not close it.
+        durable: wait until the disk has it, some milliseconds. Without, only a program that is
+            killed leaves no half file; a computer that loses its power may.
 
     Raises:
         OutputError: the disk is full, the folder is missing or may not be written, and the like.
@@ -43,13 +47,15 @@ def write_atomically(path: Path | str, write: Callable[[BinaryIO], object]) -> N
             # private files of `tempfile`.
             with temporary.open("xb") as stream:
                 write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
+                if durable:
+                    stream.flush()
+                    os.fsync(stream.fileno())
             temporary.replace(path)
         except BaseException:
             _remove_quietly(temporary)
             raise
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         raise _output_error(path, error) from error
 

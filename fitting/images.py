@@ -111,12 +111,13 @@ def read_image(path: Path | str, *, max_megapixels: float = 100.0) -> np.ndarray
         return np.array(upright)
 
 
-def write_image(path: Path | str, image: np.ndarray) -> None:
+def write_image(path: Path | str, image: np.ndarray, *, durable: bool = True) -> None:
     """Write a picture, atomically: a reader sees the old file or the whole new one.
 
     Args:
         path: .jpg or .jpeg (quality 90) or .png; its folder must exist.
         image: (H, W, 3) uint8 RGB.
+        durable: as of `files.write_atomically`.
 
     Raises:
         ValueError: the suffix, shape or type is another.
@@ -130,7 +131,11 @@ def write_image(path: Path | str, image: np.ndarray) -> None:
     picture = Image.fromarray(np.ascontiguousarray(image))
     file_format = formats[path.suffix.lower()]
     # PNG has no quality and ignores it.
-    write_atomically(path, lambda file: picture.save(file, file_format, quality=JPEG_QUALITY))
+    write_atomically(
+        path,
+        lambda file: picture.save(file, file_format, quality=JPEG_QUALITY),
+        durable=durable,
+    )
 
 
 def check_image(image: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -134,6 +135,19 @@ def concatenate(parts: Iterable[People]) -> People:
             [np.full(len(p), NO_TRACK) if p.track is None else p.track for p in parts]
         )
     return People(keypoint_set=names[0], **columns)
+
+
+def hash_people(people: People) -> str:
+    """SHA-256 of all there is to know of some people, 64 hexadecimal digits."""
+    digest = hashlib.sha256(people.keypoint_set.encode("utf-8"))
+    for name, dtype in _DTYPES.items():
+        column = getattr(people, name)
+        digest.update(repr((name, None if column is None else column.shape)).encode("utf-8"))
+        if dtype is np.str_:
+            digest.update("\0".join(column.tolist()).encode("utf-8", "surrogatepass"))
+        elif column is not None:
+            digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
 
 
 def check_rows(

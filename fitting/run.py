@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,14 @@ from .estimates import (
     read_estimates,
 )
 from .files import InputError, prepare_output, write_json
+from .manifest import RECORD
 from .offline import PeopleFit, choose_device, choose_starts, configure_solver, fit_people
 from .people import NO_TRACK, People, Problem
 from .pictures import draw_people, remove_pictures
 from .problem import PARAMETERS, BodyParams, Status
 from .rig import Rig, match_views, read_cameras
 from .sources import Found, Progress, SourceConfig, find_people, people_in_file
-from .table import FILE_NAME, FitsTable, build_fits, write_fits
+from .table import FitsTable, build_fits, replace_fits
 from .tracks import DEFAULT_FPS, check_fps, link_people, make_tracks
 from .versions import find_versions
 
@@ -62,7 +63,7 @@ class RunConfig(SourceConfig):
         fps: pictures in a second, as their names count them.
         device: "auto", "cpu" or "cuda".
         batch_size: people solved side by side.
-        jobs: pictures drawn at a time; -1 means as many as there are cores.
+        jobs: pictures drawn at a time, or shards fitted; -1 means as many as there are cores.
         overlays: draw each person over its picture.
         limit: fit the first so many people only.
         seed: of all random choices.
@@ -130,14 +131,14 @@ def run(
         raise InputError(f"{config.input}: no such file or folder; check the path of the input")
     if config.init == "lift" and make_estimator is None:
         raise InputError("fits can begin at a lifter's estimates only where one is given")
-    config = _settled(config)
+    config = settled(config)
     torch.manual_seed(config.seed)
     clock = StageClock(dict.fromkeys(_STAGES, 0.0))
     device = choose_device(config.device)
     with clock.time("load"):
         body = load_body(config.body)
         prior = load_pose_prior().to(device)
-        from_file = _refines(config) and make_predictor is None
+        from_file = refines(config) and make_predictor is None
         estimates = read_estimates(Path(config.init), body) if from_file else None
         body.to(device)
         estimator = None if make_estimator is None else make_estimator(body)
@@ -151,16 +152,25 @@ def run(
     found = _linked(config, found)
     with clock.time("load"):
         rig = _read_rig(config, found.people)
-    fit = _fit(config, found.people, estimates, estimator, rig, body, prior, progress)
+    fit = fit_run(
+        config,
+        found.people,
+        body,
+        prior,
+        estimates=estimates,
+        estimator=estimator,
+        rig=rig,
+        progress=lambda done: progress("fit", done, len(found.people)),
+    )
     for stage, seconds in fit.seconds.items():
         clock.seconds[stage] += seconds
     with clock.time("write"):
         table = make_table(found.people, fit, init=fit.init, metadata=_metadata(config, body))
-        write_fits(output / FILE_NAME, table)
+        replace_fits(output, table)
         images = found.images if config.overlays else None
         draw_overlays(table, body.to("cpu"), images, output, config.jobs, progress)
     record = _record(config, found, fit, clock)
-    write_json(output / "run.json", record)
+    write_json(output / RECORD, record)
     return RunSummary(table=table, problems=found.problems, record=record)
 
 
@@ -189,10 +199,10 @@ def draw_overlays(
         )
 
 
-def _settled(config: RunConfig) -> RunConfig:
+def settled(config: RunConfig) -> RunConfig:
     """The same with its numbers chosen; InputError for an option that has no use."""
     config = _settled_video(config)
-    refined = _refines(config)
+    refined = refines(config)
     guided, std = refined and config.solver == "lm", config.proximal_std
     if std is not None and not guided:
         raise InputError(
@@ -206,7 +216,7 @@ def _settled(config: RunConfig) -> RunConfig:
     return replace(config, starts=starts, proximal_std=std)
 
 
-def _refines(config: RunConfig) -> bool:
+def refines(config: RunConfig) -> bool:
     """Whether there are estimates in a file."""
     return config.init not in ("mean", "lift")
 
@@ -285,16 +295,18 @@ def _read_rig(config: RunConfig, people: People) -> Rig | None:
     return Rig(cameras=cameras, seen=seen)
 
 
-def _fit(
+def fit_run(
     config: RunConfig,
     people: People,
-    estimates: Estimates | None,
-    estimator: Estimator | None,
-    rig: Rig | None,
     body: Body,
     prior: MaxMixturePrior,
-    progress: Progress,
+    *,
+    estimates: Estimates | None,
+    estimator: Estimator | None,
+    rig: Rig | None = None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> PeopleFit:
+    """Fit people as a settled configuration says; the rest is what `offline.fit_people` takes."""
     return fit_people(
         people,
         body,
@@ -309,7 +321,7 @@ def _fit(
         seed=config.seed,
         rig=rig,
         tracks=None if config.fps is None else make_tracks(people, config.fps),
-        progress=lambda done: progress("fit", done, len(people)),
+        progress=progress,
     )
 
 
@@ -354,15 +366,17 @@ def people_columns(people: People, params: BodyParams, intrinsics: Tensor) -> di
 
 
 def _metadata(config: RunConfig, body: Body) -> dict[str, str]:
-    settings = {
-        **plain(config),
-        "solver_settings": asdict(configure_solver(config.solver, solve_focal=config.solve_focal)),
-    }
+    settings = {**plain(config), "solver_settings": solver_settings(config)}
     return {
         "body_sha256": body.sha256,
         "config": json.dumps(settings),
         "version": __version__,
     }
+
+
+def solver_settings(config: RunConfig) -> dict[str, Any]:
+    """All numbers of the solver that a configuration names."""
+    return asdict(configure_solver(config.solver, solve_focal=config.solve_focal))
 
 
 def plain(config: SourceConfig) -> dict[str, Any]:
@@ -382,7 +396,7 @@ def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: StageClock) 
             "people": len(found.people),
             "fitted": fitted,
             "status": dict(statuses),
-            "without_estimate": int((fit.init != "given").sum()) if _refines(config) else None,
+            "without_estimate": int((fit.init != "given").sum()) if refines(config) else None,
             "pictures_without_people": len(found.empty),
             "problems": len(found.problems),
         },

@@ -6,9 +6,11 @@ has no value, the file holds null and the array NaN, or -1 for the number of a t
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .files import InputError, write_atomically
+from .manifest import FILE_NAME, PARTS_FOLDER, finished_parts, remove_manifest, remove_parts
 from .people import NO_TRACK
 
-FILE_NAME = "fits.parquet"
-PARTS_FOLDER = "fits"
 _PART_NAME = re.compile(r"part-(\d+)\.parquet")
 _METADATA_KEY = b"bodyloop"
+_READ_BYTES = 1 << 20  # of each column at a time, where a file is not read at once
 
 _FLOATS = pa.list_(pa.float32())
 FITS_SCHEMA = pa.schema(
@@ -188,9 +190,31 @@ def write_fits(path: Path | str, table: FitsTable) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    text = json.dumps(dict(table.metadata), sort_keys=True)
-    columns = table.columns.replace_schema_metadata({_METADATA_KEY: text.encode("utf-8")})
+    columns = _with_metadata(table)
     write_atomically(path, lambda stream: pq.write_table(columns, stream))
+
+
+def replace_fits(output: Path, table: FitsTable) -> None:
+    """Write `fits.parquet` in the folder of a run, in place of the table of any earlier run there.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    remove_manifest(output)  # first: as long as there is one, the table is in parts
+    write_fits(output / FILE_NAME, table)
+    remove_parts(output)
+
+
+def encode_fits(table: FitsTable) -> bytes:
+    """The content of the file that `write_fits` would write."""
+    stream = io.BytesIO()
+    pq.write_table(_with_metadata(table), stream)
+    return stream.getvalue()
+
+
+def _with_metadata(table: FitsTable) -> pa.Table:
+    text = json.dumps(dict(table.metadata), sort_keys=True)
+    return table.columns.replace_schema_metadata({_METADATA_KEY: text.encode("utf-8")})
 
 
 def read_fits(path: Path | str) -> FitsTable:
@@ -203,10 +227,10 @@ def read_fits(path: Path | str) -> FitsTable:
         The rows of all parts, in the order of the parts' numbers.
 
     Raises:
-        InputError: there is no table, it is damaged or lacks columns, or its parts are of
-            different bodies.
+        InputError: there is no table, it is damaged or lacks columns, its parts are of different
+            bodies, or it is of a run in shards that is not finished.
     """
-    files = _table_files(Path(path))
+    files = table_files(Path(path))
     parts = [_read_part(file) for file in files]
     for file, part in zip(files, parts, strict=True):
         if part.metadata.get("body_sha256") != parts[0].metadata.get("body_sha256"):
@@ -218,11 +242,15 @@ def read_fits(path: Path | str) -> FitsTable:
     return FitsTable(columns=columns, metadata=parts[0].metadata)
 
 
-def _table_files(path: Path) -> list[Path]:
+def table_files(path: Path) -> list[Path]:
+    """The Parquet files of a fits table, in order; see `read_fits`."""
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path of the fits")
     if not path.is_dir():
         return [path]
+    in_shards = finished_parts(path)
+    if in_shards is not None:
+        return in_shards
     if (path / FILE_NAME).is_file():
         return [path / FILE_NAME]
     for folder in (path / PARTS_FOLDER, path):
@@ -237,16 +265,53 @@ def _table_files(path: Path) -> list[Path]:
     )
 
 
-def _read_part(path: Path) -> FitsTable:
+def count_rows(path: Path) -> int:
+    """Rows of one Parquet file; InputError if it is none."""
+    with _reading(path), pq.ParquetFile(path) as file:
+        return file.metadata.num_rows
+
+
+def iterate_fits(path: Path, *, rows: int) -> Iterator[FitsTable]:
+    """The rows of one Parquet file, so many at a time, in memory that does not grow with the file.
+
+    Raises:
+        InputError: see `read_fits`.
+    """
+    with _reading(path):  # not around the `yield`, which would catch errors of the caller
+        file = pq.ParquetFile(path, buffer_size=_READ_BYTES)
+        batches = file.iter_batches(rows, use_threads=False)
+    with file:
+        while True:
+            with _reading(path):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                table = pa.Table.from_batches([batch], file.schema_arrow)
+            yield _checked(table, path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Errors of a damaged file in one sentence."""
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-        names = table.column_names  # of damaged files they may be no text
+        yield
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path} cannot be read as Parquet ({str(error).splitlines()[0].rstrip('.')}); run "
             "fit-cli fit again"
         ) from error
+
+
+def _read_part(path: Path) -> FitsTable:
+    with _reading(path), pq.ParquetFile(path) as file:
+        table = file.read()
+    return _checked(table, path)
+
+
+def _checked(table: pa.Table, path: Path) -> FitsTable:
+    """The rows of a file, if they are fits."""
+    with _reading(path):
+        names = table.column_names  # of damaged files they may be no text
     if "track" not in names:  # tables of earlier versions have none
         table = table.append_column("track", pa.nulls(len(table), pa.int64()))
     missing = [name for name in FITS_SCHEMA.names if name not in table.column_names]

@@ -51,17 +51,21 @@ def estimate_batch_norm(
     """Set the running statistics of a network's batch norms to their mean over batches.
 
     As `torch.optim.swa_utils.update_bn`, but with dropout off: what is measured is the network that
-    is evaluated, and no random number is drawn. Leaves the network in eval mode.
+    is evaluated, and no random number is drawn. Batch norms that `network.train()` leaves in eval
+    mode, such as those of a frozen encoder, keep what they have. Leaves the network in eval mode.
 
     Args:
         network: its running means and variances are replaced.
         forward: runs the network on one batch.
-        batches: taken from only if there is a batch norm.
+        batches: taken from only if there is a batch norm to estimate.
     """
-    network.eval()
+    network.train()
     norms = [
-        m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None
+        m
+        for m in network.modules()
+        if isinstance(m, _BatchNorm) and m.training and m.running_mean is not None
     ]
+    network.eval()
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,28 +50,52 @@ class Layer:
     """What was drawn, to be laid over a background.
 
     Attributes:
-        color: (H, W, 3) float32 RGB, already multiplied by alpha.
-        alpha: (H, W) float32 in [0, 1], the covered share of a pixel and its neighbourhood.
+        window: rows and columns of the picture beyond which nothing was drawn.
+        color: (h, w, 3) float32 RGB of the window, already multiplied by alpha.
+        alpha: (h, w) float32 in [0, 1], the covered share of a pixel and its neighbourhood.
         labels: (H, W) uint8 at the pixels' centres, 0 where there is nothing.
         owner: (H, W) int16 likewise, `NOBODY` where there is nobody.
         depth: (H, W) float32 metres likewise, inf where there is nothing.
     """
 
+    window: tuple[slice, slice]
     color: NDArray[np.float32]
     alpha: NDArray[np.float32]
     labels: NDArray[np.uint8]
     owner: NDArray[np.int16]
     depth: NDArray[np.float32]
 
+    def over(self, background: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(H, W, 3) this over a background (H, W, 3)."""
+        cv2 = import_cv2()
+        picture = background.copy()
+        transparent = 1 - self.alpha
+        behind = np.ascontiguousarray(background[self.window])
+        behind = cv2.multiply(behind, cv2.merge((transparent, transparent, transparent)))
+        picture[self.window] = cv2.add(self.color, behind)
+        return picture
 
-@dataclass(frozen=True)
-class _Triangles:
-    """The triangles of all surfaces that face the camera, with what is interpolated in them."""
 
-    corners: Floats  # (F, 3, 3) metres, camera frame
-    values: Floats  # (F, 3, 7) texture, normal and depth at the corners
+@dataclass(frozen=True, kw_only=True)
+class _Scene:
+    """All surfaces as one, and those of their triangles of which the outside may be seen."""
+
+    vertices: Floats  # (V, 3) metres, camera frame
+    pixels: Floats  # (2, V)
+    values: NDArray[np.float32]  # (V, 7) texture, normal and depth
+    faces: Ints  # (F, 3)
     labels: NDArray[np.uint8]  # (F,)
     surface: NDArray[np.int16]  # (F,) number of the surface
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """The M pixels of a window whose centre is covered."""
+
+    place: Ints  # (M,) position in the flattened window
+    row: Ints  # (M,) of the picture
+    column: Ints  # (M,) of the picture
+    face: Ints  # (M,) triangle of the scene
 
 
 def draw_surfaces(
@@ -98,90 +123,121 @@ def draw_surfaces(
     """
     if not surfaces:
         raise ValueError("surfaces must hold at least one to draw, got none")
-    triangles = _facing_camera(surfaces)
-    width, height = size
-    to_picture = np.asarray(intrinsics, np.float64)
-    to_grid = np.diag([2.0, 2.0, 1.0]) @ to_picture  # pixel (u, v) is the sample (2 u, 2 v)
-    samples = _face_ids(triangles.corners, to_grid, (2 * width - 1, 2 * height - 1))
-    ids = np.ascontiguousarray(samples[::2, ::2])
-    covered = np.flatnonzero(ids >= 0)
-    face = ids.ravel()[covered].astype(np.int32)
-    values = _interpolate(triangles, face, _rays(covered, width, to_picture))
-    colors = _paint(surfaces, triangles.surface[face], values[:, :3])
+    K = np.asarray(intrinsics, np.float64)
+    scene = _arrange(surfaces, K)
+    window = _find_window(scene, size)
+    samples = _face_ids(scene, K, window)
+    seen = _find_seen(samples, window)
+    values = _interpolate(scene, seen)
+    colors = _paint(surfaces, np.take(scene.surface, seen.face), values[:, :3])
     lit = shade_normals(_unit(values[:, 3:6]), light)[:, None]
-    shaded = np.zeros((height, width, 4), np.float32)
-    shaded.reshape(-1, 4)[covered, :3] = colors * (
-        lit if tint is None else lit * tint.astype(np.float32)
-    )
-    shaded.reshape(-1, 4)[covered, 3] = 1
-    depth = np.full((height, width), np.inf, np.float32)
-    depth.ravel()[covered] = values[:, 6]
-    color, alpha = _soften(shaded, (samples >= 0).astype(np.float32))
-    owners = np.array([s.owner for s in surfaces], np.int16)
+    colors *= lit if tint is None else lit * tint.astype(np.float32)
+    color, alpha = _soften(colors, seen.place, samples >= 0)
+    place = seen.row * size[0] + seen.column
+    owners = np.array([s.owner for s in surfaces], np.int16)[scene.surface]
     return Layer(
+        window=window,
         color=color,
         alpha=alpha,
-        labels=np.where(ids >= 0, triangles.labels[ids], 0).astype(np.uint8),
-        owner=np.where(ids >= 0, owners[triangles.surface[ids]], NOBODY).astype(np.int16),
-        depth=depth,
+        labels=_scatter(np.take(scene.labels, seen.face), place, size, 0),
+        owner=_scatter(np.take(owners, seen.face), place, size, NOBODY),
+        depth=_scatter(values[:, 6], place, size, np.inf),
     )
 
 
-def _facing_camera(surfaces: Sequence[Surface]) -> _Triangles:
-    """Triangles whose outside is seen, half of them: drawing takes time for each."""
-    corners, values, labels, number = [], [], [], []
-    for i, surface in enumerate(surfaces):
-        vertices = surface.vertices.astype(np.float32)
-        a, b, c = (vertices[surface.faces[:, k]] for k in range(3))
-        outwards = np.cross(b - a, c - a)
-        facing = np.einsum("fi,fi->f", outwards, a) < 0
-        if vertices[:, 2].min() < MIN_DEPTH:
-            facing &= (vertices[:, 2] >= MIN_DEPTH)[surface.faces].all(axis=1)
-        value = np.concatenate([surface.texture, surface.normals, vertices[:, 2:]], axis=1)
-        kept = surface.faces[facing]
-        corners.append(vertices[kept])
-        values.append(value.astype(np.float32)[kept])
-        labels.append(surface.labels[facing])
-        number.append(np.full(len(kept), i, np.int16))
-    return _Triangles(*(np.concatenate(parts) for parts in (corners, values, labels, number)))
+def _arrange(surfaces: Sequence[Surface], K: Floats) -> _Scene:
+    """All surfaces, and of their triangles the half that faces the camera: each takes time.
 
-
-def _face_ids(corners: Floats, intrinsics: Floats, size: tuple[int, int]) -> NDArray[np.int64]:
-    """(H, W) the triangle seen at each pixel, -1 for none."""
-    if len(corners) == 0:
-        return np.full((size[1], size[0]), -1, np.int64)
-    faces = np.arange(3 * len(corners)).reshape(-1, 3)
-    return render_face_ids(corners.reshape(-1, 3), faces, intrinsics, size)
-
-
-def _rays(index: Ints, width: int, intrinsics: Floats) -> Floats:
-    """(M, 3) directions with z = 1 of the pixels with these positions in a flattened picture."""
-    row, column = np.divmod(index, width)
-    inverse = np.linalg.inv(intrinsics)
-    return column[:, None] * inverse[:, 0] + row[:, None] * inverse[:, 1] + inverse[:, 2]
-
-
-def _interpolate(triangles: _Triangles, face: Ints, rays: Floats) -> Floats:
-    """(M, 7) values where rays (M, 3) meet triangles (M,).
-
-    The ray r meets the triangle (a, b, c) where r t = x a + y b + z c with x, y, z proportional to
-    r . (b x c), r . (c x a) and r . (a x b): Cramer's rule. Interpolation is right in perspective.
+    Those that reach behind the camera are left out later, by the rasteriser.
     """
-    a, b, c = np.moveaxis(triangles.corners.astype(np.float64), 1, 0)
-    planes = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
-    weights = np.einsum("mij,mj->mi", planes[face], rays)
+    vertices = np.concatenate([s.vertices for s in surfaces]).astype(np.float32)
+    values = np.empty((len(vertices), 7), np.float32)
+    values[:, :3] = np.concatenate([s.texture for s in surfaces])
+    values[:, 3:6] = np.concatenate([s.normals for s in surfaces])
+    values[:, 6] = vertices[:, 2]
+    first = np.cumsum([0, *(len(s.vertices) for s in surfaces[:-1])])
+    faces = np.concatenate([s.faces + n for s, n in zip(surfaces, first, strict=True)])
+    counts = [len(s.faces) for s in surfaces]
+    homogeneous = K @ vertices.T
+    pixels = homogeneous[:2] / np.maximum(homogeneous[2], MIN_DEPTH)
+    rows = np.flatnonzero(_turned_area(pixels, faces) < 0)
+    return _Scene(
+        vertices=vertices,
+        pixels=pixels,
+        values=values,
+        faces=np.take(faces, rows, axis=0),
+        labels=np.take(np.concatenate([s.labels for s in surfaces]), rows),
+        surface=np.take(np.repeat(np.arange(len(surfaces), dtype=np.int16), counts), rows),
+    )
+
+
+def _turned_area(pixels: Floats, faces: Ints) -> Floats:
+    """(F,) twice the area of triangles in the picture, negative where their outside is seen.
+
+    In the picture, where y points down, corners that run counter-clockwise run against the sense
+    in which x turns to y.
+    """
+    a, b, c = (np.take(pixels, corner, axis=1) for corner in faces.T)
+    (ux, uy), (vx, vy) = b - a, c - a
+    return ux * vy - uy * vx
+
+
+def _find_window(scene: _Scene, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns that the scene covers, and two more to each side; never empty."""
+    limits = np.array(size)
+    low = np.clip(scene.pixels.min(axis=1) - 2, 0, limits - 1).astype(int)
+    high = np.clip(scene.pixels.max(axis=1) + 3, low + 1, limits).astype(int)
+    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+
+
+def _face_ids(scene: _Scene, K: Floats, window: tuple[slice, slice]) -> NDArray[np.int32]:
+    """(2 h - 1, 2 w - 1) triangle seen at each sample, -1 for none; pixels have even numbers."""
+    rows, columns = window
+    to_window = K - np.array([[0, 0, columns.start], [0, 0, rows.start], [0, 0, 0]])
+    to_grid = np.diag([2.0, 2.0, 1.0]) @ to_window  # pixel (u, v) is the sample (2 u, 2 v)
+    size = 2 * (columns.stop - columns.start) - 1, 2 * (rows.stop - rows.start) - 1
+    return render_face_ids(scene.vertices, scene.faces, to_grid, size)
+
+
+def _find_seen(samples: NDArray[np.int32], window: tuple[slice, slice]) -> _Seen:
+    centres = np.ascontiguousarray(samples[::2, ::2])
+    place = np.flatnonzero(centres >= 0)
+    row, column = np.divmod(place, centres.shape[1])
+    rows, columns = window
+    return _Seen(
+        place=place,
+        row=row + rows.start,
+        column=column + columns.start,
+        face=np.take(centres, place),
+    )
+
+
+def _interpolate(scene: _Scene, seen: _Seen) -> NDArray[np.float32]:
+    """(M, 7) the scene's values at the centres of pixels.
+
+    With (x, y, z) the barycentric coordinates of a pixel in its triangle's picture, those of the
+    point on the triangle are proportional to x, y and z over the depths of its corners.
+    """
+    corners = np.take(scene.faces, seen.face, axis=0)  # (M, 3)
+    a, b, c = (np.take(scene.pixels, corner, axis=1) for corner in corners.T)
+    (ux, uy), (vx, vy) = b - a, c - a
+    x, y = seen.column - a[0], seen.row - a[1]
+    area = ux * vy - uy * vx
+    second, third = (x * vy - y * vx) / area, (ux * y - uy * x) / area
+    weights = np.stack([1 - second - third, second, third])
     # At an outline the sample may lie a rounding error outside of its triangle.
-    weights = np.maximum(weights / (weights @ np.ones((3, 1))), 0)  # faster than sum(axis=1)
-    weights = (weights / (weights @ np.ones((3, 1)))).astype(np.float32)
-    return np.einsum("mi,mic->mc", weights, triangles.values[face])
+    np.maximum(weights, 0, out=weights)
+    weights /= np.take(scene.vertices[:, 2], corners.T)
+    weights = (weights / weights.sum(axis=0)).astype(np.float32)
+    return np.einsum("im,mic->mc", weights, np.take(scene.values, corners, axis=0))
 
 
-def _paint(surfaces: Sequence[Surface], seen: Ints, texture: Floats) -> Floats:
+def _paint(surfaces: Sequence[Surface], seen: Ints, texture: Floats) -> NDArray[np.float32]:
     """(M, 3) colours of points (M, 3) of the surfaces numbered `seen` (M,)."""
-    colors = np.zeros(texture.shape, np.float32)
+    colors = np.empty(texture.shape, np.float32)
     for i, surface in enumerate(surfaces):
         rows = np.flatnonzero(seen == i)
-        colors[rows] = surface.paint(texture[rows])
+        colors[rows] = surface.paint(np.take(texture, rows, axis=0))
     return colors
 
 
@@ -191,21 +247,39 @@ def _unit(vectors: Floats) -> Floats:
 
 
 def _soften(
-    shaded: NDArray[np.float32], coverage: NDArray[np.float32]
+    colors: NDArray[np.float32], place: Ints, covered: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Colours (H, W, 3), multiplied by alpha, and alpha (H, W).
+    """Colours (h, w, 3), multiplied by alpha, and alpha (h, w).
 
     Args:
-        shaded: (H, W, 4) RGB of pixels whose centre is covered, and 1; zeros elsewhere.
-        coverage: (2 H - 1, 2 W - 1) 1 where a sample is covered, else 0.
+        colors: (M, 3) of the pixels whose centre is covered.
+        place: (M,) where these are in the flattened picture.
+        covered: (2 h - 1, 2 w - 1) whether a sample is covered.
     """
     cv2 = import_cv2()
     tent = np.array([0.25, 0.5, 0.25], np.float32)
-    alpha = cv2.sepFilter2D(coverage, -1, tent, tent, borderType=cv2.BORDER_REFLECT_101)[::2, ::2]
+    soft = cv2.sepFilter2D(covered.view(np.uint8), cv2.CV_32F, tent, tent)
+    alpha = np.ascontiguousarray(soft[::2, ::2])
+    shaded = np.zeros((*alpha.shape, 4), np.float32)
+    pixels = shaded.reshape(-1, 4)
+    pixels[place, :3] = colors
+    pixels[place, 3] = 1
     # Beyond the outermost centres the outline has the colour of its neighbours.
-    around = cv2.blur(shaded, (3, 3))
-    share = around[..., 3:]
-    filled = around[..., :3] / np.where(share > 0, share, 1)
-    alpha = np.where(share[..., 0] > 0, alpha, 0)
-    color = np.where(shaded[..., 3:] > 0, shaded[..., :3], filled)
-    return color * alpha[..., None], alpha
+    outline = np.flatnonzero((alpha > 0) & (alpha < 1))
+    around = np.take(cv2.blur(shaded, (3, 3)).reshape(-1, 4), outline, axis=0)
+    share = around[:, 3:]
+    filled = around[:, :3] / np.where(share > 0, share, 1)
+    own = np.take(pixels, outline, axis=0)
+    visible = np.where(share > 0, np.take(alpha, outline)[:, None], 0)
+    alpha.ravel()[outline] = visible[:, 0]
+    pixels[outline, :3] = visible * np.where(own[:, 3:] > 0, own[:, :3], filled)
+    return cv2.cvtColor(shaded, cv2.COLOR_RGBA2RGB), alpha
+
+
+def _scatter(
+    values: NDArray[Any], place: Ints, size: tuple[int, int], empty: float
+) -> NDArray[Any]:
+    """(H, W) picture with values (M,) at some places of the flattened picture."""
+    picture = np.full((size[1], size[0]), empty, values.dtype)
+    picture.ravel()[place] = values
+    return picture

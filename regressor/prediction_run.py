@@ -26,7 +26,7 @@ from fitting.problem import PARAMETERS, Status
 from fitting.run import RunSummary, draw_overlays, people_columns, plain
 from fitting.skeleton import keypoint_set
 from fitting.sources import Found, Progress, SourceConfig, find_people
-from fitting.table import FILE_NAME, FitsTable, build_fits, write_fits
+from fitting.table import FitsTable, build_fits, replace_fits
 from fitting.versions import find_versions
 
 from .predict import BATCH_SIZE, Predicted, load_predictor
@@ -97,7 +97,7 @@ def run_prediction(
     with clock.time("write"):
         metadata = _metadata(config, body)
         table = make_table(found.people, predicted, body.to("cpu"), found.problems, metadata)
-        write_fits(output / FILE_NAME, table)
+        replace_fits(output, table)
         images = found.images if config.overlays else None
         draw_overlays(table, body, images, output, config.jobs, progress)
     record = _record(config, found, table, clock)

@@ -42,7 +42,7 @@ def read_resumable(
     state = checkpoint.training
     if state is None:
         raise InputError(f"{path}: holds no state of a training; resume with a run's last.pt")
-    for key, before, now in _differences(checkpoint.config, config_to_dict(config)):
+    for key, before, now in differences(checkpoint.config, config_to_dict(config)):
         if key not in _FREE:
             raise InputError(
                 f"{path}: was trained with {key} {before!r}, the config says {now!r}; resume with "
@@ -59,13 +59,13 @@ def read_resumable(
     return checkpoint, state
 
 
-def _differences(
+def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
     """(dotted key, value before, value now) where two configs differ."""
     for key in {**before, **now}:
         a, b = before.get(key), now.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from _differences(a, b, f"{prefix}{key}.")
+            yield from differences(a, b, f"{prefix}{key}.")
         elif a != b:
             yield f"{prefix}{key}", a, b

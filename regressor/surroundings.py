@@ -109,23 +109,35 @@ def draw_surroundings(size: tuple[int, int], floor_row: float, rng: np.random.Ge
 
 
 def _fractal(size: tuple[int, int], rng: np.random.Generator, *, octaves: int = 5) -> Floats:
-    """(H, W) float32 in [0, 1]: noise of several scales."""
+    """(H, W) float32 in [0, 1]: noise of several scales.
+
+    Each scale is added to the coarser ones enlarged to its own cells, and only their sum is
+    enlarged to the picture.
+    """
     cv2 = import_cv2()
     width, height = size
-    picture = np.zeros((height, width), np.float32)
-    first = rng.integers(2, 5)
+    first = int(rng.integers(2, 5))
+    picture = np.zeros((1, 1), np.float32)
     for octave in range(octaves):
-        cells = int(first * 2**octave)
-        rows = max(1, round(cells * height / width))
-        noise = rng.random((rows, cells), dtype=np.float32) - np.float32(0.5)
-        picture += np.float32(0.6**octave) * cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
+        cells = first * 2**octave
+        grid = (cells, max(1, round(cells * height / width)))
+        noise = rng.random(grid[::-1], dtype=np.float32) - np.float32(0.5)
+        picture = cv2.resize(picture, grid, interpolation=cv2.INTER_CUBIC)
+        picture += np.float32(0.6**octave) * noise
+    picture = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
     return np.clip(0.5 + 0.7 * picture, 0, 1)
 
 
-def _mix(share: Floats, first: Floats, second: Floats) -> Floats:
-    """(H, W, 3) between two colours."""
+def dim(picture: Floats, light: Floats) -> NDArray[np.float32]:
+    """A picture (H, W, 3) under light (H, W), both float32."""
+    cv2 = import_cv2()
+    return cv2.multiply(picture, cv2.merge((light, light, light)))
+
+
+def _mix(share: Floats, first: Floats, second: Floats) -> NDArray[np.float32]:
+    """(H, W, 3) between two colours; share is (H, W) float32."""
     a, b = first.astype(np.float32), second.astype(np.float32)
-    return a + share[..., None] * (b - a)
+    return import_cv2().merge([low + share * (high - low) for low, high in zip(a, b, strict=True)])
 
 
 def _gradient(size: tuple[int, int], rng: np.random.Generator) -> Floats:
@@ -145,7 +157,7 @@ def _room(size: tuple[int, int], floor_row: float, rng: np.random.Generator) -> 
     _hang(picture[:row], rng)
     picture[row:] = _floor((width, height - row), max(1.0, rng.uniform(0.15, 0.6) * height), rng)
     picture[max(0, row - int(rng.uniform(0.01, 0.03) * height)) : row] = draw_color(rng)
-    return picture * light[..., None]
+    return dim(picture, light)
 
 
 def _hang(wall: Floats, rng: np.random.Generator) -> None:
@@ -174,7 +186,7 @@ def _floor(size: tuple[int, int], reach: float, rng: np.random.Generator) -> Flo
         tone = 0.9 + 0.12 * np.sin(37.7 * np.floor(across)) - 0.25 * (across % 1 > 0.94)
     else:
         tone = 0.85 + rng.uniform(0.02, 0.15) * ((np.floor(across) + np.floor(along)) % 2)
-    return _muted(draw_color(rng)) * tone.astype(np.float32)[..., None]
+    return _mix(tone.astype(np.float32), np.zeros(3), _muted(draw_color(rng)))
 
 
 def _muted(color: Floats) -> Floats:
@@ -200,7 +212,7 @@ def _landscape(size: tuple[int, int], floor_row: float, rng: np.random.Generator
         below = np.arange(height)[:, None] > top + 0.25 * height * skyline
         picture[below] = _muted(draw_color(rng))
     ground = np.array([0.35, 0.4, 0.2]) if rng.random() < 0.5 else _muted(draw_color(rng))
-    picture[row:] = ground.astype(np.float32) * (0.55 + 0.9 * _fractal(size, rng)[row:, :, None])
+    picture[row:] = _mix(0.55 + 0.9 * _fractal(size, rng), np.zeros(3), ground)[row:]
     return picture
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from fitting.body import Body
 from fitting.skeleton import joint_index
@@ -83,30 +82,31 @@ class Pattern:
     turn: Floats
 
     def paint(self, points: Floats) -> Floats:
-        """(M, 3) RGB of points (M, 3) at rest."""
-        first, second, third = self.colors.astype(np.float32)
+        """(M, 3) float32 RGB of points (M, 3) at rest."""
+        colors = self.colors.astype(np.float32)
         if self.kind == "plain":
-            return np.broadcast_to(first, points.shape)
-        cells = points @ (self.turn.T / self.scale).astype(np.float32)
+            return np.broadcast_to(colors[0], points.shape)
+        if self.kind == "checks":  # the second where two stripes cross, half of it where one runs
+            colors = np.stack([colors[0], (colors[0] + colors[1]) / 2, colors[1]])
+        return np.take(colors, self._choose(points), axis=0)
+
+    def _choose(self, points: Floats) -> NDArray[np.intp]:
+        """(M,) which of three colours points (M, 3) have."""
+        x, y, z = (self.turn / self.scale).astype(np.float32) @ points.T
         if self.kind == "checks":
-            mixed = (cells[:, 0] % 1 < 0.5).astype(np.float32) + (cells[:, 1] % 1 < 0.5)
-            return first + 0.5 * mixed[:, None] * (second - first)
+            return (_fraction(x) < 0.5).astype(np.intp) + (_fraction(y) < 0.5)
         if self.kind == "mottled":
-            waves = np.sin(3 * cells[:, 0] + 2 * np.sin(2 * cells[:, 1])) + np.sin(4 * cells[:, 2])
-            return _either(waves > 0.9, third, _either(waves > -0.2, second, first))
-        ground = first
+            waves = np.sin(3 * x + 2 * np.sin(2 * y)) + np.sin(4 * z)
+            return (waves > -0.2).astype(np.intp) + (waves > 0.9)
         if self.kind == "stripes":
-            marked = cells[:, 1] % 1 < 0.45
-        elif self.kind == "dots":
-            marked = (cells[:, 0] % 1 - 0.5) ** 2 + (cells[:, 1] % 1 - 0.5) ** 2 < 0.07
-        elif self.kind == "blocks":
-            marked = points[:, 1] > 0.15 + self.scale
-        else:  # a print on the chest
-            ground = _either(cells[:, 1] % 1 < 0.5, third, first)
-            marked = (np.abs(points[:, 0]) > 0.09) | (np.abs(points[:, 1] - 0.17) > 0.08)
-            marked |= points[:, 2] < 0
-            second = first
-        return _either(marked, second, ground)
+            return (_fraction(y) < 0.45).astype(np.intp)
+        if self.kind == "dots":
+            return ((_fraction(x) - 0.5) ** 2 + (_fraction(y) - 0.5) ** 2 < 0.07).astype(np.intp)
+        across, height, front = points.T
+        if self.kind == "blocks":
+            return (height > 0.15 + self.scale).astype(np.intp)
+        on_chest = (np.abs(across) <= 0.09) & (np.abs(height - 0.17) <= 0.08) & (front >= 0)
+        return 2 * (on_chest & (_fraction(y) < 0.5)).astype(np.intp)  # a print
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class Outfit:
 
     def layers(self, points: Floats, rest: RestBody) -> NDArray[np.int8]:
         """(M,) the outermost layer at points (M, 3)."""
-        x, y, z = points.T
+        x, y, z = points.T.copy()  # rows of coordinates are read faster
         across = np.abs(x)
         layer = np.zeros(len(points), np.int8)
         trunk = across < 0.3
@@ -182,7 +182,7 @@ class Outfit:
         self._paint_face(colors, points, layer, rest)
         for index, cloth in ((BOTTOM, self.bottom), (SHOES, self.shoes), (TOP, self.top)):
             rows = np.flatnonzero(layer == index)
-            colors[rows] = cloth.paint(points[rows])
+            colors[rows] = cloth.paint(np.take(points, rows, axis=0))
         rows = np.flatnonzero(layer == HAIR)
         strands = 1 + 0.1 * np.sin(points[rows] @ np.array([260, 40, 190], np.float32))
         colors[rows] = self.head.hair.astype(np.float32) * strands[:, None]
@@ -190,7 +190,7 @@ class Outfit:
 
     def crease(self, points: Floats, layer: NDArray[np.int8]) -> Floats:
         """(M,) brightness that varies over centimetres, more on cloth than on skin."""
-        waves = np.sin(points @ self.creases.T.astype(np.float32)).sum(axis=1)
+        waves = np.sin(self.creases.astype(np.float32) @ points.T).sum(axis=0)
         return 1 + np.where(layer == SKIN, np.float32(0.02), np.float32(0.055)) * waves
 
     def _paint_face(
@@ -299,11 +299,12 @@ def draw_pattern(rng: np.random.Generator, *, plain: bool = False) -> Pattern:
     base = draw_color(rng)
     others = [draw_color(rng), draw_color(rng)]
     tilt = rng.choice([0.0, 0.0, np.pi / 2, rng.uniform(0, np.pi)])
+    cos, sin = np.cos(tilt), np.sin(tilt)
     return Pattern(
         kind="plain" if plain else str(rng.choice(_PATTERNS, p=_PATTERN_SHARES)),
         colors=np.stack([base, *others]),
         scale=float(rng.uniform(0.03, 0.14)),
-        turn=Rotation.from_euler("z", tilt).as_matrix(),
+        turn=np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]),
     )
 
 
@@ -338,5 +339,6 @@ def _between(colors: Floats, rng: np.random.Generator) -> Floats:
     return colors[low] + (place - low) * (colors[low + 1] - colors[low])
 
 
-def _either(where: Bools, yes: Floats, no: Floats) -> Floats:
-    return np.where(where[:, None], yes, no)
+def _fraction(values: Floats) -> Floats:
+    """What is above the next smaller whole number: `values % 1`, ten times faster."""
+    return values - np.floor(values)

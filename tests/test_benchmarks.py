@@ -402,6 +402,36 @@ def test_people_walk_on_the_ground(benchmark):
     assert slid.max() > 0.2, "the other goes"
 
 
+# --- drawn people
+
+
+def test_drawing_is_timed_by_stage(benchmark, tmp_path):
+    record = run(
+        benchmark("synth"), tmp_path,
+        "--pictures", "3", "--turns", "1", "--jobs", "1", "--size", "32",
+    )  # fmt: skip
+    spent = record["processor_ms_per_picture"]
+    stages = dict(spent["stages"])
+    assert 0 < stages.pop("of surfaces: triangles") < stages["surfaces"]
+    assert min(stages.values()) > 0
+    assert sum(stages.values()) == pytest.approx(spent["total"], abs=0.1)
+    assert record["jobs"]["1"]["pictures_per_second"] > 0
+
+
+def test_image_training_is_compared_with_batches_at_hand(benchmark, tmp_path):
+    record = run(
+        benchmark("image_training"), tmp_path,
+        "--steps", "1", "--turns", "1", "--pictures", "3", "--batch-size", "2",
+        "--crop-size", "32", "--encoder", "resnet18",
+    )  # fmt: skip
+    (found,) = record["encoders"].values()
+    seconds = found["seconds_per_step"]
+    share = seconds["cached"] / seconds["fresh"]
+    assert found["share_of_cached_throughput"] == pytest.approx(share, rel=0.02)
+    rate = found["crops_per_second_while_training"]
+    assert rate == pytest.approx(2 / seconds["fresh"], rel=0.01, abs=0.05)  # of one decimal
+
+
 # --- predictions
 
 

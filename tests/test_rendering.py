@@ -200,8 +200,40 @@ def test_texture_is_interpolated_in_perspective():
 def test_light_falls_on_what_faces_it():
     lit = draw_surfaces([square(2.0, 0.2, 0)], K, SIZE, Light(direction=(0, 0, -1), ambient=0.1))
     dark = draw_surfaces([square(2.0, 0.2, 0)], K, SIZE, Light(direction=(0, 0, 1), ambient=0.1))
-    np.testing.assert_allclose(lit.color[33, 40], 1.0, atol=1e-5)
-    np.testing.assert_allclose(dark.color[33, 40], 0.1, atol=1e-5)
+    black = np.zeros((SIZE[1], SIZE[0], 3), np.float32)
+    np.testing.assert_allclose(lit.over(black)[33, 40], 1.0, atol=1e-5)
+    np.testing.assert_allclose(dark.over(black)[33, 40], 0.1, atol=1e-5)
+
+
+def test_a_layer_covers_what_is_behind_it_and_nothing_else():
+    background = np.random.default_rng(0).random((SIZE[1], SIZE[0], 3), dtype=np.float32)
+    before = background.copy()
+    layer = draw_surfaces([square(2.0, 0.1, 0)], K, SIZE, AMBIENT)
+    picture = layer.over(background)
+    covered = layer.owner == 0
+    ring = np.ones((3, 3), np.uint8)
+    inside = cv2.erode(covered.astype(np.uint8), ring).astype(bool)
+    outside = ~cv2.dilate(covered.astype(np.uint8), ring).astype(bool)
+    assert inside.sum() > 500 and outside.sum() > 500
+    np.testing.assert_allclose(picture[inside], 1, atol=1e-6)  # the square is white
+    np.testing.assert_array_equal(picture[outside], before[outside])
+    np.testing.assert_array_equal(background, before)
+
+
+def test_what_reaches_behind_the_camera_hides_nothing():
+    wall, crossing = square(2.0, 0.1, 0), square(0.0, 0.1, 1, tilt=1.0)
+    alone = draw_surfaces([wall], K, SIZE, AMBIENT)
+    together = draw_surfaces([crossing, wall], K, SIZE, AMBIENT)
+    np.testing.assert_array_equal(together.owner, alone.owner)
+    black = np.zeros((SIZE[1], SIZE[0], 3), np.float32)
+    np.testing.assert_array_equal(together.over(black), alone.over(black))
+
+
+def test_what_is_beside_the_picture_leaves_no_trace():
+    wall = square(2.0, 0.1, 0)
+    layer = draw_surfaces([replace(wall, vertices=wall.vertices + 500.0)], K, SIZE, AMBIENT)
+    assert (layer.owner == NOBODY).all()
+    assert not layer.over(np.zeros((SIZE[1], SIZE[0], 3), np.float32)).any()
 
 
 def test_bodies_have_no_holes(make_stream):

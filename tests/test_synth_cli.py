@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 
 import cv2
@@ -52,6 +53,126 @@ def test_files_are_the_same_whatever_the_jobs(fit_cli, tmp_path):
     for name in ("images/000000.jpg", "images/000001.jpg", "masks/000001.png"):
         assert fewer[name] == one[name]
         assert other[name] != one[name]
+
+
+SMALL = ("--count", 40, "--size", 32, "--quiet", "--jobs", 1)  # two batches
+
+
+class KilledError(BaseException):
+    """What no handler of the program catches, as a kill is."""
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Digests of a run that was never killed."""
+    from regressor.rendered_set import SetConfig, write_rendered_set
+    from regressor.rendering import PictureConfig
+
+    folder = tmp_path_factory.mktemp("unbroken") / "set"
+    config = SetConfig(count=40, pictures=PictureConfig(size=(32, 32)), jobs=1)
+    write_rendered_set(folder, config)
+    return digest(folder)
+
+
+@pytest.fixture
+def kill(monkeypatch, tmp_path):
+    """Kill a run of `SMALL` in tmp_path / "set" at the n-th call of a function."""
+    from cli.main import main
+
+    def run(module, name, n):
+        calls = iter(range(1, n))
+        function = getattr(module, name)
+
+        def dying(*args, **options):
+            if next(calls, None) is None:
+                raise KilledError
+            return function(*args, **options)
+
+        with monkeypatch.context() as patch, pytest.raises(KilledError):
+            patch.setattr(module, name, dying)
+            main(["synth", "-o", str(tmp_path / "set"), *map(str, SMALL)])
+        return tmp_path / "set"
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "n", "found"),
+    [
+        ("rendered_batches", "write_json", 1, 0),  # before the first file
+        ("rendered_batches", "write_image", 9, 0),
+        ("rendered_batches", "write_image", 35, 32),  # in the second batch
+        ("rendered_batches", "_checksum", 70, 32),
+        ("rendered_set", "_write_coco", 1, 40),
+        ("rendered_set", "write_json", 1, 40),  # run.json
+    ],
+)
+def test_a_killed_run_goes_on_as_if_it_had_not_been(
+    fit_cli, kill, unbroken, module, name, n, found
+):
+    folder = kill(importlib.import_module(f"regressor.{module}"), name, n)
+    assert not (folder / "run.json").exists()
+    for half in (folder, folder / "images"):  # what a kill leaves of a file
+        if half.is_dir():
+            (half / ".000039.jpg.0123456789ab.tmp").write_bytes(b"half")
+    code, said, err = fit_cli("synth", "-o", folder, *SMALL, "--resume")
+    assert (code, err) == (0, "")
+    assert "40 pictures of 40 people" in said
+    assert digest(folder) == unbroken
+    assert json.loads((folder / "run.json").read_text("utf-8"))["resumed_at"] == found
+
+
+def test_pictures_that_the_disk_lost_are_drawn_again(fit_cli, kill, unbroken):
+    """As after a power cut: names are there, contents are not."""
+    from regressor import rendered_set
+
+    folder = kill(rendered_set, "_write_coco", 1)
+    (folder / "images" / "000003.jpg").write_bytes(b"")
+    code, *_ = fit_cli("synth", "-o", folder, *SMALL, "--resume")
+    assert code == 0
+    assert digest(folder) == unbroken
+    assert json.loads((folder / "run.json").read_text("utf-8"))["resumed_at"] == 8
+
+
+def test_a_finished_run_has_nothing_left_to_do(fit_cli, unbroken, tmp_path):
+    for _ in range(2):  # the first one begins it
+        code, said, _ = fit_cli("synth", "-o", tmp_path / "set", *SMALL, "--resume")
+        assert code == 0 and "40 pictures" in said
+        assert digest(tmp_path / "set") == unbroken
+    record = json.loads((tmp_path / "set" / "run.json").read_text("utf-8"))
+    assert record["resumed_at"] == 0
+    code, _, err = fit_cli("synth", "-o", tmp_path / "set", *SMALL, "--resume", "--seed", 1)
+    assert code == 2
+    assert "a run with seed 0, not 1" in err
+
+
+def test_another_run_is_not_resumed(fit_cli, kill, unbroken):
+    from regressor import rendered_batches
+
+    folder = kill(rendered_batches, "write_image", 35)
+    before = digest(folder)
+    code, _, err = fit_cli("synth", "-o", folder, *SMALL, "--resume", "--occluded", 0.5)
+    assert code == 2
+    assert "pictures.occluded 0.3, not 0.5" in err and len(err.splitlines()) == 1
+    code, _, err = fit_cli("synth", "-o", folder, *SMALL, "--resume", "--overwrite")
+    assert code == 2 and "give one" in err
+    code, _, err = fit_cli("synth", "-o", folder, *SMALL)
+    assert code == 2 and "--overwrite" in err
+    assert digest(folder) == before
+    (folder / "unfinished" / "settings.json").write_text("{", "utf-8")
+    code, _, err = fit_cli("synth", "-o", folder, *SMALL, "--resume")
+    assert code == 2 and "settings.json is damaged" in err
+    code, *_ = fit_cli("synth", "-o", folder, *SMALL, "--overwrite")
+    assert code == 0
+    assert digest(folder) == unbroken
+
+
+def test_a_folder_of_other_things_is_no_run(fit_cli, tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"dear to somebody")
+    code, _, err = fit_cli("synth", "-o", tmp_path, *SMALL, "--resume")
+    assert code == 2
+    assert "holds holiday.jpg but no run to resume" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
 def test_the_reader_finds_the_truth(made):

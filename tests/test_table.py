@@ -20,6 +20,9 @@ from fitting.table import (
     LIST_LENGTHS,
     PARAMETERS,
     build_fits,
+    count_rows,
+    encode_fits,
+    iterate_fits,
     read_fits,
     write_fits,
 )
@@ -129,6 +132,32 @@ def test_parts_are_read_in_the_order_of_their_numbers(tmp_path):
     write_fits(folder / "part-11.parquet", other)
     with pytest.raises(InputError, match=r"part-11\.parquet was fitted with another body"):
         read_fits(folder)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 50])
+def test_rows_some_at_a_time_are_those_at_once(tmp_path, rows):
+    columns = fits_columns(7, absent=[2])
+    path = tmp_path / "a.parquet"
+    table = build_fits(columns, METADATA)
+    path.write_bytes(encode_fits(table))
+    assert_same(read_fits(path), columns)
+    parts = list(iterate_fits(path, rows=rows))
+    assert [len(part) for part in parts] == [min(rows, 7 - n) for n in range(0, 7, rows)]
+    assert all(part.metadata == METADATA for part in parts)
+    assert pa.concat_tables([part.columns for part in parts]).equals(table.columns)
+    assert count_rows(path) == 7
+
+
+def test_damaged_files_are_named_row_by_row_too(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(encode_fits(build_fits(fits_columns(900), METADATA))[:-9])
+    for read in (count_rows, lambda path: list(iterate_fits(path, rows=10))):
+        with pytest.raises(InputError, match="cannot be read as Parquet") as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+    pq.write_table(_damaged("betas", None), path)
+    with pytest.raises(InputError, match="no column betas"):
+        list(iterate_fits(path, rows=10))
 
 
 def test_a_folder_that_holds_the_file(tmp_path):

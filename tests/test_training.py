@@ -246,6 +246,44 @@ def test_dropout_neither_disturbs_batch_norms_nor_draws_numbers():
     torch.testing.assert_close(network[1].running_mean, batch.mean(dim=0))
 
 
+class HalfFrozen(nn.Module):
+    """An encoder that stays as it is, and a head that learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        self.head = nn.BatchNorm1d(4)
+        self.encoder[1].running_mean.uniform_(-1, 1)
+        self.encoder[1].running_var.uniform_(1, 2)
+        self.encoder.requires_grad_(False)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, x):
+        return self.head(self.encoder(x))
+
+
+def test_batch_norms_of_a_frozen_encoder_keep_their_statistics():
+    """Those of the head are of what the encoder gives in eval mode: NumPy's mean and variance."""
+    network = HalfFrozen()
+    before = copy.deepcopy(network.encoder.state_dict())
+    batches = [torch.randn(8, 3) for _ in range(5)]
+    estimate_batch_norm(network, network, batches)
+    for name, value in network.encoder.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    mean, var = before["1.running_mean"].numpy(), before["1.running_var"].numpy()
+    linear = [b.numpy() @ before["0.weight"].numpy().T + before["0.bias"].numpy() for b in batches]
+    features = [(x - mean) / np.sqrt(var + 1e-5) for x in linear]
+    means = np.mean([x.mean(axis=0) for x in features], axis=0)
+    variances = np.mean([x.var(axis=0, ddof=1) for x in features], axis=0)
+    np.testing.assert_allclose(network.head.running_mean, means, atol=1e-6)
+    np.testing.assert_allclose(network.head.running_var, variances, rtol=1e-4)
+    assert not network.training
+
+
 def test_the_best_is_the_average_and_scores_what_it_says(tmp_path):
     config = toy(steps=16)
     run(config, tmp_path)

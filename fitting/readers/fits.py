@@ -26,7 +26,7 @@ def _recognises(request: Request) -> bool:
 
 def _read(request: Request) -> tuple[People, list[Problem]]:
     try:
-        return check_rows(_people(request), str(request.path))
+        return check_rows(people_of_table(read_fits(request.path), request), str(request.path))
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
@@ -38,8 +38,8 @@ def _read(request: Request) -> tuple[People, list[Problem]]:
 READER = Reader(holds="a fits table (.parquet or its folder)", recognises=_recognises, read=_read)
 
 
-def _people(request: Request) -> People:
-    table = read_fits(request.path)
+def people_of_table(table: FitsTable, request: Request) -> People:
+    """The people of some rows of the table that a request names, not checked yet."""
     name = _set_name(table, request)
     triplets = _triplets(table, len(keypoint_set(name)), request)
     track = table.column_array("track")
