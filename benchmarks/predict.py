@@ -179,6 +179,8 @@ def main(
         for name, errors in refinement.items():
             click.echo(f"{name}: {errors}")
     command = f"python benchmarks/predict.py --device {device} --people {people} --turns {turns}"
+    if checkpoint is not None:
+        command += f" --refined {refined} --checkpoint {checkpoint.name}"
     record = {
         **describe_run(command),
         "threads": torch.get_num_threads(),
