@@ -139,7 +139,7 @@ class Oracle(ImageRegressor):
             pose[:, 0] = turn @ pose[:, 0]
         self.estimate = ImageEstimate(pose, truth["betas"], weak)
 
-    def forward(self, images, box=None):
+    def forward(self, images, box=None, *, features=None):
         return ImageEstimate(*self.estimate)
 
 
@@ -220,7 +220,7 @@ def test_people_in_2d_alone_judge_by_pixels(small, people, tmp_path):
     losses = task.losses(task.network.train(), task.batch(0))
     assert losses["keypoints_2d"] > 0
     assert losses["rotations"] == losses["joints"] == 0
-    with pytest.raises(InputError, match=r"no source has any; use rest"):
+    with pytest.raises(InputError, match=r"no source has any; use prior"):
         make_task(small(data={"sources": [source]}, network={"mean": "data"}))
 
 
