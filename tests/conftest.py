@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,18 @@ def prior(request):
     from priors.gmm import load_pose_prior
 
     return load_pose_prior(dtype=getattr(request.module, "DTYPE", torch.float32))
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """Imports a module of the folder benchmarks; on one thread, as others may use the cores."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).resolve().parents[1] / "benchmarks")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield importlib.import_module
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -26,18 +26,6 @@ from regressor.pose2mesh_task import Pose2MeshConfig, Pose2MeshNetworkConfig, ma
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    """Imports a module of the folder benchmarks; on one thread, as others may use the cores."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        torch.set_num_threads(1)
-        yield importlib.import_module
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def update_readme():
     path = ROOT / "tools" / "update_readme.py"

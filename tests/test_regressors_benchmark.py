@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from fitting.files import InputError
@@ -20,13 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def regressors():
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        torch.set_num_threads(1)
-        yield importlib.import_module("regressors")
-    torch.set_num_threads(threads)
+def regressors(benchmark):
+    return benchmark("regressors")
 
 
 def record(run, seed, clear, occluded=0.0):
