@@ -487,6 +487,7 @@ def test_ten_thousand_people_are_quick(visit, tmp_path):
     assert page.locator("#count").inner_text() == "10,000 people"
     assert page.locator(".card").count() < 80
     paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    wait_until(page, "() => performance.getEntriesByName('first-contentful-paint').length > 0")
     assert page.evaluate(paint) < 10_000  # ms, on a machine with much else to do; docs/report.md
     page.locator(".card a").first.focus()
     page.keyboard.press("End")
