@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .differences import shown
 from .files import InputError, prepare_output, sha256_of, write_atomically, write_json
 
 MANIFEST = "manifest.json"
@@ -133,14 +134,9 @@ def check_same(output: Path, found: Manifest, wanted: Manifest) -> None:
     for name in [*now, *(name for name in was if name not in now)]:
         if was.get(name) != now.get(name):
             raise InputError(
-                f"{output} holds a run with {name} {_shown(was.get(name))}, not "
-                f"{_shown(now.get(name))}; {fix}"
+                f"{output} holds a run with {name} {shown(was.get(name))}, not "
+                f"{shown(now.get(name))}; {fix}"
             )
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class ShardFolder:

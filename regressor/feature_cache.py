@@ -7,7 +7,6 @@ other augmentation, there are two for each person, and a step of training costs 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,17 +25,17 @@ CutPictures = Callable[[Pictured, bool], tuple[Tensor, NDArray[np.bool_]]]
 """People and whether they are mirrored -> (B, 3, S, S) normalised crops, (B,) which were read."""
 
 
-class _OfSource(NamedTuple):
-    features: Tensor  # (2, N, C, h, w) float16: of pictures as they are, and mirrored
-    is_read: NDArray[np.bool_]  # (N,)
-
-
 class FeatureCache:
     """Features of all people of some sources, in memory: 4.6 kB a person for `blazepose`."""
 
     def __init__(self, sources: Sequence[FolderSource], cut: CutPictures, encode: Encode) -> None:
         """Compute them."""
-        self._of = [_features_of(source, cut, encode) for source in sources]
+        ends = np.cumsum([len(source.people) for source in sources])
+        self._starts = np.concatenate([[0], ends[:-1]])  # of the sources, one after another
+        parts = [[p for s in sources for p in _encoded(s, cut, encode, m)] for m in (False, True)]
+        # (2, N, C, h, w) float16: of pictures as they are, and mirrored
+        self._features = torch.stack([torch.cat([f for f, _ in part]) for part in parts])
+        self._is_read = np.concatenate([is_read for _, is_read in parts[0]])
 
     def read(
         self, dataset: NDArray[np.integer], rows: NDArray[np.integer], flip: NDArray[np.bool_]
@@ -48,17 +47,8 @@ class FeatureCache:
             rows: (B,) of it.
             flip: (B,) whether they are mirrored.
         """
-        places = list(zip(dataset.tolist(), flip.astype(int).tolist(), rows.tolist(), strict=True))
-        features = torch.stack([self._of[d].features[f, r] for d, f, r in places])
-        return features.float(), np.array([self._of[d].is_read[r] for d, _, r in places])
-
-
-def _features_of(source: FolderSource, cut: CutPictures, encode: Encode) -> _OfSource:
-    as_they_are, mirrored = ([*_encoded(source, cut, encode, m)] for m in (False, True))
-    return _OfSource(
-        features=torch.stack([torch.cat([f for f, _ in part]) for part in (as_they_are, mirrored)]),
-        is_read=np.concatenate([is_read for _, is_read in as_they_are]),
-    )
+        places = self._starts[dataset] + rows
+        return self._features[flip.astype(int), places].float(), self._is_read[places]
 
 
 def _encoded(

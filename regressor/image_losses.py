@@ -190,11 +190,11 @@ def _skeleton_losses(
         losses["keypoints_2d"] = each.sum() / seen.sum().clamp(min=1)
     if "joints" in wanted:
         valid = batch["has_joints"] > 0
-        truth = _where(valid, batch["joints"], 0.0)
+        truth = where_people(valid, batch["joints"], 0.0)
         errors = _point_loss(config.joint_norm)(joints - joints[:, :1], truth)
         losses["joints"] = masked_mean(errors, batch["has_joints"])
     if "camera" in wanted:
-        scale = _where(in_view, estimate.weak_cam[:, 0], 1.0)
+        scale = where_people(in_view, estimate.weak_cam[:, 0], 1.0)
         losses["camera"] = masked_mean((-10 * scale).exp().square(), in_view)
     return losses
 
@@ -203,9 +203,9 @@ def _reprojection(keypoints: Tensor, seen: Tensor, weak_cam: Tensor, batch: Batc
     """(B, P, 2) errors of keypoints (B, P, 3) in half sides of the crop, 0 where not `seen`."""
     in_view = seen.any(dim=1)
     anywhere = torch.tensor([0.0, 0.0, 1.0]).to(keypoints)
-    crop = _where(in_view, batch["crop"], anywhere)
-    intrinsics = _where(in_view, batch["intrinsics"], torch.eye(3).to(keypoints))
-    weak_cam = _where(in_view, weak_cam, anywhere.flip(0))
+    crop = where_people(in_view, batch["crop"], anywhere)
+    intrinsics = where_people(in_view, batch["intrinsics"], torch.eye(3).to(keypoints))
+    weak_cam = where_people(in_view, weak_cam, anywhere.flip(0))
     scale = weak_cam[:, :1].clamp(min=_LEAST_SCALE)
     transl = weak_to_transl(torch.cat([scale, weak_cam[:, 1:]], dim=1), crop, intrinsics)
     pixels, _ = project_points(keypoints + transl[:, None], intrinsics)
@@ -271,7 +271,7 @@ def _part_loss(logits: Tensor | None, batch: Batch) -> Tensor:
             f"{tuple(labels.shape[1:])}; sample them at that size"
         )
     valid = batch["has_parts"] > 0
-    logits, labels = _where(valid, logits, 0.0), _where(valid, labels, 0)
+    logits, labels = where_people(valid, logits, 0.0), where_people(valid, labels, 0)
     entropy = functional.cross_entropy(logits, labels, reduction="none")
     return masked_mean(entropy.mean(dim=(1, 2)), valid)
 
@@ -288,7 +288,9 @@ def _pose_of(estimate: ImageEstimate, valid: Tensor) -> tuple[Tensor, Tensor]:
     What is not known may be NaN, whose products with a gradient of 0 would be NaN.
     """
     at_rest = torch.eye(3).to(estimate.pose_rotmat)
-    return _where(valid, estimate.pose_rotmat, at_rest), _where(valid, estimate.betas, 0.0)
+    return where_people(valid, estimate.pose_rotmat, at_rest), where_people(
+        valid, estimate.betas, 0.0
+    )
 
 
 def _vertices(body: Body, pose_rotmat: Tensor, betas: Tensor) -> Tensor:
@@ -299,11 +301,11 @@ def _vertices(body: Body, pose_rotmat: Tensor, betas: Tensor) -> Tensor:
 
 def _squared_error(predicted: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """Mean squared difference of (B, ...) over the people, by their weights (B,)."""
-    errors = _where(weight > 0, predicted - truth, 0.0)
+    errors = where_people(weight > 0, predicted - truth, 0.0)
     return masked_mean(errors.square().flatten(1).mean(dim=1), weight)
 
 
-def _where(valid: Tensor, values: Tensor, others: Tensor | float) -> Tensor:
+def where_people(valid: Tensor, values: Tensor, others: Tensor | float) -> Tensor:
     """Values (B, ...) of the people at `valid` (B,), and `others` for the rest."""
     return torch.where(valid.view(-1, *[1] * (values.dim() - 1)), values, others)
 

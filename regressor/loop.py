@@ -45,6 +45,7 @@ from .fit_identity import DatasetIdentity, StoreIdentity, hash_people
 from .fit_store import FitStore, create_store, open_store
 from .fit_tables import export_fits
 from .heads import ImageEstimate
+from .image_losses import where_people
 from .image_people import ImagePeople
 from .lift import LIFTER_FILE, load_lifter
 from .stored_fits import Origin, Rows, Rule, StoredFits
@@ -110,7 +111,7 @@ class _Fitter:
     def __init__(
         self, body: Body, prior: MaxMixturePrior, keypoints: KeypointSet, config: LoopConfig
     ) -> None:
-        self.body, self.keypoints = body, keypoints
+        self.body = body
         self._lifter = load_lifter(body) if config.lifter else None
         weigh = LmConfig(stages=(Stage(steps=1),))  # only asked what fits cost
         assessor = make_solver(body, prior, keypoints, weigh)
@@ -123,17 +124,8 @@ class _Fitter:
         elif config.solver == "adam":
             self.solve = make_solver(body, prior, keypoints, AdamConfig(num_steps=config.steps))
 
-    def known(
-        self, keypoints_2d: Tensor, conf: Tensor, intrinsics: Tensor, image_size: Tensor
-    ) -> FitProblem:
+    def informed(self, problem: FitProblem) -> FitProblem:
         """B people, with all that is known of them but the network's estimate."""
-        problem = FitProblem(
-            keypoint_set=self.keypoints,
-            keypoints_2d=keypoints_2d,
-            conf=conf,
-            intrinsics=intrinsics,
-            image_size=image_size,
-        )
         return problem if self._lifter is None else self._lifter(problem)[0]
 
 
@@ -208,7 +200,7 @@ class FitLoop:
         parts = []
         for start in range(0, len(rows), _ASSESSED):
             some = dataset.people.select(rows[start : start + _ASSESSED])
-            problem = fitter.known(**_keypoints_of(some))
+            problem = fitter.informed(_problem_of(some, self.keypoints))
             result = fitter.assess(problem, _params_of(some))
             parts.append(StoredFits.of_result(result, epoch=0, origin=Origin.STATIC))
         return rows, StoredFits.concatenate(parts)
@@ -246,24 +238,26 @@ class FitLoop:
         device = batch["row"].device
         fitter, turns = self._on(device), Turns(batch["angle"], batch["flip"])
         is_fitted = batch["row"] >= 0
-        with torch.autocast(device.type, enabled=False):
-            problem = fitter.known(
-                batch["plain_keypoints_2d"],
-                batch["plain_conf"] * is_fitted[:, None],
-                batch["plain_intrinsics"],
-                batch["plain_size"],
-            )
-            offered = None
-            if fitter.solve is not None:
+        problem = FitProblem(
+            keypoint_set=self.keypoints,
+            keypoints_2d=batch["plain_keypoints_2d"],
+            conf=batch["plain_conf"] * is_fitted[:, None],
+            intrinsics=batch["plain_intrinsics"],
+            image_size=batch["plain_size"],
+        )
+        offered = None
+        if fitter.solve is not None:
+            with torch.autocast(device.type, enabled=False):
+                informed = fitter.informed(problem)
                 start = turn_params(_estimated(estimate, batch), turns.inverse, fitter.body)
-                result = fitter.assess(problem, fitter.solve(problem, [start]).params)
-                epoch = batch["epoch"].cpu().numpy()
-                offered = StoredFits.of_result(result, epoch=epoch, origin=Origin.LOOP)
+                result = fitter.assess(informed, fitter.solve(informed, [start]).params)
+            epoch = batch["epoch"].cpu().numpy()
+            offered = StoredFits.of_result(result, epoch=epoch, origin=Origin.LOOP)
         best = self._exchange(batch["dataset"].cpu().numpy(), batch["row"].cpu().numpy(), offered)
         weight = self._trust(best, problem.person_size.cpu().numpy())
         turned = turn_fits(best, turns.to(torch.device("cpu")), self._body)
         found = _as_truth(turned, weight, fitter.body, device)
-        return {**batch, **{n: _where(is_fitted, v, batch[n]) for n, v in found.items()}}
+        return {**batch, **{n: where_people(is_fitted, v, batch[n]) for n, v in found.items()}}
 
     def _exchange(
         self, dataset: NDArray[np.int64], rows: Rows, offered: StoredFits | None
@@ -309,9 +303,16 @@ def _identify(dataset: LoopPeople) -> DatasetIdentity:
     )
 
 
-def _keypoints_of(people: ImagePeople) -> dict[str, Tensor]:
-    names = ("keypoints_2d", "conf", "intrinsics", "image_size")
-    return {n: torch.from_numpy(np.asarray(getattr(people, n), np.float32)) for n in names}
+def _problem_of(people: ImagePeople, keypoints: KeypointSet) -> FitProblem:
+    columns = (people.keypoints_2d, people.conf, people.intrinsics, people.image_size)
+    at, conf, intrinsics, size = (torch.from_numpy(np.asarray(c, np.float32)) for c in columns)
+    return FitProblem(
+        keypoint_set=keypoints,
+        keypoints_2d=at,
+        conf=conf,
+        intrinsics=intrinsics,
+        image_size=size,
+    )
 
 
 def _params_of(people: ImagePeople) -> BodyParams:
@@ -350,8 +351,3 @@ def _as_truth(
         "has_params": known,
         "has_joints": known,
     }
-
-
-def _where(rows: Tensor, values: Tensor, others: Tensor) -> Tensor:
-    """Values (B, ...) at `rows` (B,), others elsewhere."""
-    return torch.where(rows.reshape(-1, *[1] * (values.dim() - 1)), values, others)

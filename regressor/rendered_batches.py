@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fitting.body import load_body
+from fitting.differences import differences, shown
 from fitting.files import InputError, prepare_output, write_atomically, write_json
 from fitting.images import write_image
 from fitting.opencv import import_cv2
@@ -32,7 +33,6 @@ from fitting.table import PARAMETERS
 from priors.mocap import load_mocap
 
 from .rendering import BATCH, PictureConfig, PictureStream, RenderedPerson, RenderedPicture
-from .resuming import differences
 
 IMAGES, MASKS = "images", "masks"
 _UNFINISHED, _SETTINGS = "unfinished", "settings.json"
@@ -223,14 +223,9 @@ def check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]
     known = {name: found.get(name) for name in wanted}
     for name, before, now in differences(known, wanted):
         raise InputError(
-            f"{folder} holds a run with {name} {_shown(before)}, not {_shown(now)}; go on with the "
+            f"{folder} holds a run with {name} {shown(before)}, not {shown(now)}; go on with the "
             "same options, or begin again with --overwrite"
         )
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _remove(paths: Iterable[Path]) -> None:

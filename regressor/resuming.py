@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fitting.differences import differences
 from fitting.files import InputError
 
 from .checkpoints import Checkpoint, read_checkpoint
@@ -57,15 +57,3 @@ def read_resumable(
             "training.accumulate times the number of processes the same"
         )
     return checkpoint, state
-
-
-def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    """(dotted key, value before, value now) where two configs differ."""
-    for key in {**before, **now}:
-        a, b = before.get(key), now.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            yield f"{prefix}{key}", a, b
