@@ -22,6 +22,7 @@ import click
 import torch
 from record import RESULTS, describe_run
 
+from fitting.allocator import keep_freed_memory
 from fitting.files import write_json
 from regressor.config import config_from_dict
 from regressor.distributed import join_group
@@ -108,6 +109,7 @@ def main(
     device: str,
     output: Path,
 ) -> None:
+    keep_freed_memory()  # as `fit-cli train` does
     command = (
         f"python benchmarks/image_training.py --steps {steps} --turns {turns} --pictures {pictures}"
         f" --batch-size {batch_size} --crop-size {crop_size} --workers {workers}"

@@ -21,6 +21,7 @@ import click
 import torch
 from record import RESULTS, describe_run
 
+from fitting.allocator import keep_freed_memory
 from fitting.files import write_json
 from regressor.config import config_from_dict
 from regressor.distributed import Group
@@ -107,6 +108,7 @@ def measure(turns: int, **options: Any) -> dict[str, Any]:
 @click.option("--output", default=RESULTS / "loop.json", type=click.Path(path_type=Path))
 def main(turns: int, output: Path, **options: Any) -> None:
     """Time the three trainings."""
+    keep_freed_memory()  # as `fit-cli train` does
     shown = [f"--{name.replace('_', '-')} {value}" for name, value in options.items()]
     command = " ".join(["python benchmarks/loop.py", f"--turns {turns}", *shown])
     measured = measure(turns, **options)

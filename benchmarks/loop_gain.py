@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from record import RESULTS, describe_run
 
+from fitting.allocator import keep_freed_memory
 from fitting.body import load_body
 from fitting.evaluation import evaluate_fits
 from fitting.files import write_json
@@ -195,7 +196,7 @@ def fit(observed: Path, out: Path, start: str, device: str) -> None:
     """Static fits, by the command."""
     command = "from cli.main import main; main()"
     options = ["--keypoint-format", "fits", "--init", start, "--device", device]
-    options += ["--no-overlays", "--overwrite", "-o", str(out)]
+    options += ["--no-overlays", "--no-report", "--overwrite", "-o", str(out)]
     subprocess.run([sys.executable, "-c", command, "fit", str(observed), *options], check=False)
 
 
@@ -231,7 +232,10 @@ class Study:
     def configure(self, variant: Variant, seed: int) -> TaskConfig:
         """The config of a training."""
         table = str(self.tables[variant.fits])
-        source = {"kind": "table", "path": table, "images": str(self.images)}
+        source = {
+            **{"kind": "table", "path": table, "images": str(self.images)},
+            "crop": "picture",  # keypoints are bad; a box about them may leave half the person out
+        }
         every = max(1, self.steps // 2)
         content = {
             "task": "image",
@@ -293,7 +297,7 @@ def study_of(settings: Settings) -> Study:
     return Study(
         tables={None: cache / OBSERVED, **{s: cache / f"fits_{s}" for s in STARTS}},
         images=cache / "train" / IMAGES,
-        held_out={"kind": "table", "path": str(cache / "test")},
+        held_out={"kind": "table", "path": str(cache / "test"), "crop": "picture"},
         judged=settings.judged,
         runs=cache / "runs",
         steps=settings.steps,
@@ -354,6 +358,7 @@ def compare(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
 @click.option("--output", default=RESULTS / "loop_gain.json", type=click.Path(path_type=Path))
 def main(seeds: int, only: tuple[str, ...], output: Path, **options: Any) -> None:
     """Train and judge all variants; repeat --only to choose several."""
+    keep_freed_memory()  # as `fit-cli train` does
     settings = Settings(**options)
     shown = [f"--{n.replace('_', '-')} {v}" for n, v in options.items() if n != "cache"]
     shown += [f"--seeds {seeds}", *(f"--only {name}" for name in only)]

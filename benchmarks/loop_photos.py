@@ -27,6 +27,7 @@ from loop_gain import OBSERVED, VARIANTS, Study, Variant, fit
 from numpy.typing import NDArray
 from record import RESULTS, describe_run
 
+from fitting.allocator import keep_freed_memory
 from fitting.body import load_body, pose_body
 from fitting.camera import make_intrinsics, project_points
 from fitting.files import write_json
@@ -193,6 +194,7 @@ def main(
     output: Path,
 ) -> None:
     """Train and judge all variants."""
+    keep_freed_memory()  # as `fit-cli train` does
     fits = prepare(photographs, cache, device)
     held_out = read_fits(cache / HELD_OUT)
     study = Study(
@@ -202,6 +204,7 @@ def main(
             "kind": "table",
             "path": str(cache / HELD_OUT),
             "images": str(photographs / "images"),
+            "crop": "picture",
         },
         judged=len(held_out),
         runs=cache / "runs",

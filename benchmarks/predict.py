@@ -27,6 +27,7 @@ import torch
 from cost import time_once
 from record import RESULTS, describe_run
 
+from fitting.allocator import keep_freed_memory
 from fitting.body import Body, load_body
 from fitting.evaluation import evaluate_fits
 from fitting.files import write_json
@@ -158,6 +159,7 @@ def main(
     quick: bool,
     output: Path,
 ) -> None:
+    keep_freed_memory()  # as `fit-cli predict` does
     body = load_body().to(choose_device(device))
     found = {}
     with tempfile.TemporaryDirectory() as folder:

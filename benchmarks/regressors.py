@@ -29,6 +29,7 @@ import click
 import torch
 from record import RESULTS, describe_run
 
+from fitting.allocator import keep_freed_memory
 from fitting.files import InputError, write_json
 from fitting.offline import choose_device
 from regressor.checkpoints import load_checkpoint
@@ -413,6 +414,7 @@ def main(
     **options: Any,
 ) -> None:
     """Train and judge all runs; repeat --only to choose several."""
+    keep_freed_memory()  # as `fit-cli train` does
     settings = Settings(cache=cache, jobs=jobs, **options)
     for name, config in picture_sets(settings).items():
         prepare_set(cache / name, config)

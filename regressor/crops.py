@@ -70,6 +70,19 @@ def crop_of_boxes(bbox: ArrayLike, *, scale: float = CROP_SCALE) -> Floats:
     return _squares(boxes[:, :2] + boxes[:, 2:] / 2 - 0.5, boxes[:, 2:], scale)
 
 
+def crop_of_pictures(image_size: ArrayLike) -> Floats:
+    """Squares that hold all of a picture.
+
+    Args:
+        image_size: (N, 2) width and height, pixels.
+
+    Returns:
+        (N, 3) crops.
+    """
+    size = np.asarray(image_size, np.float64)
+    return _squares((size - 1) / 2, size, 1.0)
+
+
 def _squares(centre: Floats, extent: Floats, scale: float) -> Floats:
     crops = np.column_stack([centre, scale * extent.max(axis=1)])
     crops[~((crops[:, 2] > 0) & np.isfinite(crops).all(axis=1))] = np.nan

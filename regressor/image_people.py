@@ -24,7 +24,7 @@ from fitting.skeleton import KeypointSet, convert_keypoints, keypoint_set
 from fitting.sources import people_in_file
 from fitting.table import FitsTable, read_fits
 
-from .crops import crop_of_keypoints
+from .crops import crop_of_keypoints, crop_of_pictures
 from .rendered_set import IMAGES, MASKS, TRUTH_FILE
 
 Floats = NDArray[np.floating]
@@ -84,6 +84,11 @@ def without_params(people: ImagePeople) -> ImagePeople:
     """The same people as if nothing were known of their bodies."""
     zeros = {n: np.zeros_like(getattr(people, n)) for n in ("rotvec", "betas", "transl")}
     return replace(people, has_params=np.zeros(len(people), bool), **zeros)
+
+
+def in_whole_pictures(people: ImagePeople) -> ImagePeople:
+    """The same people, for whom crops are all of their pictures."""
+    return replace(people, crop=crop_of_pictures(people.image_size).astype(np.float32))
 
 
 @dataclass(frozen=True, kw_only=True)

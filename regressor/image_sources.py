@@ -23,7 +23,7 @@ from fitting.skeleton import KeypointSet, keypoint_set
 from fitting.sources import people_in_file
 from priors.mocap import load_mocap
 
-from .crops import crop_of_keypoints
+from .crops import crop_of_keypoints, crop_of_pictures
 from .heads import MeanParams, rest_pose
 from .image_people import (
     Floats,
@@ -31,6 +31,7 @@ from .image_people import (
     OpenedPicture,
     PeopleFilter,
     concatenate_people,
+    in_whole_pictures,
     measured_keypoints,
     open_picture,
     people_of_keypoints,
@@ -57,6 +58,8 @@ class DataSourceConfig:
         params: what the body parameters of a table are: the "truth", to learn from as they are;
             "fits" to begin the loop with; or "none", as if there were none.
         keypoint_format, keypoint_set: of a file of keypoints that does not tell.
+        crop: what the network sees: a square about the "keypoints", or the whole "picture", where
+            pictures were cut about their person before.
         share: of the people of a batch, relative to those of the other sources.
         split: of the motion-capture subjects whose poses are drawn.
         occluded, truncated: of drawn pictures, see `rendering.PictureConfig`.
@@ -68,6 +71,7 @@ class DataSourceConfig:
     params: Literal["truth", "fits", "none"] = "truth"
     keypoint_format: str = "auto"
     keypoint_set: str = ""
+    crop: Literal["keypoints", "picture"] = "keypoints"
     share: float = 1.0
     split: Literal["train", "validation", "test"] = "train"
     occluded: float = 0.3
@@ -96,6 +100,7 @@ _USED_BY = {
     "images": ("table", "keypoints"),
     "keypoint_format": ("keypoints",),
     "keypoint_set": ("keypoints",),
+    "crop": ("table", "keypoints"),
     "split": ("drawn",),
     "occluded": ("drawn",),
     "truncated": ("drawn",),
@@ -235,7 +240,7 @@ def _drawn_person(
 ) -> ImagePeople:
     """The one person of a drawn picture; nothing is known where nobody can be seen."""
     height, width = picture.image.shape[:2]
-    whole = np.array([[(width - 1) / 2, (height - 1) / 2, max(width, height)]])
+    size = np.array([[width, height]])
     pose: Floats = np.zeros((1, 72))
     betas: Floats = np.zeros((1, 10))
     transl: Floats = np.zeros((1, 3))
@@ -252,8 +257,8 @@ def _drawn_person(
     return ImagePeople(
         file_row=np.array([-1]),
         image=np.array([""]),
-        image_size=np.array([[width, height]]),
-        crop=np.where(np.isfinite(crop).all(), crop, whole),
+        image_size=size,
+        crop=np.where(np.isfinite(crop).all(), crop, crop_of_pictures(size)),
         intrinsics=picture.intrinsics[None],
         keypoints_2d=converted,
         conf=converted_conf,
@@ -347,6 +352,8 @@ def open_source(
             keypoint_format=config.keypoint_format,
             source_set=config.keypoint_set or None,
         )
+    if config.crop == "picture":
+        people = in_whole_pictures(people)
     chosen = kept.keep(people)
     if len(chosen) == 0:
         raise InputError(

@@ -14,6 +14,7 @@ from regressor.crops import (
     crop_matrix,
     crop_of_boxes,
     crop_of_keypoints,
+    crop_of_pictures,
     cut_crop,
     cut_labels,
     normalise_crops,
@@ -156,6 +157,13 @@ def test_crop_of_boxes_has_centres_of_pixels():
     crops = crop_of_boxes([box, [3, 3, 0, 0]], scale=1.0)
     np.testing.assert_allclose(crops[0], [columns.mean(), rows.mean(), 10])
     assert np.isnan(crops[1]).all()
+
+
+def test_crop_of_pictures_is_all_of_a_square_one():
+    crops = crop_of_pictures([[32, 32], [64, 32], [0, 0]])
+    np.testing.assert_allclose(crop_matrix(crops[0], 32), [[1, 0, 0], [0, 1, 0]], atol=1e-12)
+    np.testing.assert_allclose(crops[1], [31.5, 15.5, 64])
+    assert np.isnan(crops[2]).all()
 
 
 def test_normalise_and_restore(rng):

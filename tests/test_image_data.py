@@ -136,6 +136,17 @@ def test_keypoints_are_those_of_the_parameters(body, people, open_data):
     assert (batch["joints"] - expected).norm(dim=-1).max() < 5e-3
 
 
+def test_whole_pictures_are_resized_and_no_more(people, open_data):
+    """Pillow makes the same of the picture: a square about it, with nothing above and below."""
+    batch = open_data(table(people, crop="picture"), crop_size=125).first(1)
+    square = Image.new("RGB", (WIDTH, WIDTH))
+    square.paste(Image.open(people / "images" / "000.png"), (0, (WIDTH - HEIGHT) // 2))
+    expected = np.asarray(square.reduce(WIDTH // 125)).astype(int)
+    (seen,) = restore_crops(batch["images"])
+    assert abs(seen - expected).mean() < 1
+    np.testing.assert_allclose(batch["crop"], [[(WIDTH - 1) / 2, (HEIGHT - 1) / 2, WIDTH]])
+
+
 def test_a_batch_depends_on_seed_and_number_alone(people, open_data):
     data, again = open_data(table(people)), open_data(table(people))
     again.batch(1, 4)
