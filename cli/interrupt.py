@@ -11,8 +11,14 @@ from typing import Any
 class Interrupt:
     """Remembers Ctrl-C and polite kills while it is entered; a second Ctrl-C ends at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, notice: str = "") -> None:
+        """Be ready to listen.
+
+        Args:
+            notice: said on stderr when a signal comes.
+        """
         self.number = 0  # of the signal that came
+        self._notice = notice
         self._before: dict[int, Any] = {}
 
     def came(self) -> bool:
@@ -39,4 +45,6 @@ class Interrupt:
         # torchrun passes Ctrl-C on to processes that the terminal has told already
         if self.came() and number == signal.SIGINT and "TORCHELASTIC_RUN_ID" not in os.environ:
             raise KeyboardInterrupt
+        if self._notice and not self.came():
+            os.write(2, f"{self._notice}\n".encode())  # `print` may be at work already
         self.number = self.number or number

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .interrupt import Interrupt
+from .options import Choice
 from .progress import StageBars
 
 if TYPE_CHECKING:
-    from fitting.run import RunConfig
+    from fitting.run_config import RunConfig
     from fitting.shard_run import ShardConfig, ShardsSummary
+
+_NOTICE = "fit-cli: finishing the shards begun; Ctrl-C once more ends at once"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,10 +53,10 @@ _OPTIONS = (
         "--backend",
         default="loky",
         show_default=True,
-        type=click.Choice(["loky", "dask"]),
-        help="What fits shards: processes on this machine, or a Dask cluster.",
+        type=Choice(["loky", "dask", "ray"]),
+        help="What fits shards: processes on this machine, or a cluster of Dask or Ray.",
     ),
-    click.option("--scheduler", metavar="ADDRESS", help="Of the Dask cluster."),
+    click.option("--scheduler", metavar="ADDRESS", help="Of the cluster."),
 )
 
 
@@ -103,7 +106,7 @@ def fit_shards(
     """
     from fitting.shard_run import run_shards
 
-    with Interrupt() as interrupt, StageBars(hidden=quiet) as bars:
+    with Interrupt(_NOTICE) as interrupt, StageBars(hidden=quiet) as bars:
         summary = run_shards(config, shards, bars.update, stop=interrupt.came, **makers)
     if summary.record is None:
         click.echo(f"{summary.done} of {summary.total} shards done -> {config.output}")

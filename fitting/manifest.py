@@ -18,22 +18,24 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .differences import shown
-from .files import InputError, prepare_output, sha256_of, write_atomically, write_json
+from .files import InputError
+from .storage import files_in, prepare_folder, remove, write_json, write_whole
 
 MANIFEST = "manifest.json"
 RECORD = "run.json"
 FILE_NAME = "fits.parquet"  # of a run that is not in shards
 PARTS_FOLDER = "fits"
-_FORMAT, _VERSION = "bodyloop run in shards", 1
+_FORMAT, _VERSION = "bodyloop run in shards", 2  # 2: receipts tell the batch size
 _PART_FILE = re.compile(r"part-(\d+)\.parquet|_part-(\d+)\.json")
-_LEFTOVERS = ".*.tmp"  # of `files.write_atomically` and `prepare_output`, where they were killed
+# Of `files.write_atomically` and `prepare_output`, where they were killed.
+_LEFTOVER = re.compile(r"\.(?:_?part-(\d+)\.)?.*\.tmp")
 
 
 def part_name(shard: int) -> str:
@@ -78,8 +80,11 @@ class Manifest:
     @cached_property
     def key(self) -> str:
         """SHA-256 of the content, by which receipts name the run that they are of."""
-        text = json.dumps(self.content, sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+        return _hash(json.dumps(self.content, sort_keys=True, allow_nan=False).encode("utf-8"))
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_manifest(output: Path) -> Manifest | None:
@@ -161,7 +166,7 @@ class ShardFolder:
         """Whether a shard's part is there, as it was written to the last bit."""
         receipt = self.receipt(shard)
         try:
-            return receipt is not None and sha256_of(self.part(shard)) == receipt["sha256"]
+            return receipt is not None and _hash(self.part(shard).read_bytes()) == receipt["sha256"]
         except (OSError, KeyError):
             return False
 
@@ -171,14 +176,22 @@ class ShardFolder:
         Raises:
             OutputError: the disk is full and the like; the shard is not done then.
         """
-        write_atomically(self.part(shard), lambda stream: stream.write(part))
+        write_whole(self.part(shard), part)
         receipt = {
             "run": self.manifest.key,
             "rows": list(self.manifest.shards[shard]),
-            "sha256": hashlib.sha256(part).hexdigest(),
+            "sha256": _hash(part),
             **facts,
         }
         write_json(self._receipt_path(shard), receipt)
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write `run.json`: every shard is done.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_json(self.output / RECORD, record)
 
     def begin(self, shards: Iterable[int]) -> None:
         """Make the folder ready for some shards of a new run, or of one that was killed.
@@ -188,21 +201,22 @@ class ShardFolder:
         Args:
             shards: that this process is going to write; those of others are let alone.
         """
-        manifest_path, parts = self.output / MANIFEST, self.output / PARTS_FOLDER
-        shards = list(shards)
-        is_alone = len(shards) == len(self.manifest.shards)
         if read_manifest(self.output) != self.manifest:
-            write_json(manifest_path, self.manifest.content)
-        parts.mkdir(exist_ok=True)
-        stale = [self.output / FILE_NAME, self.output / RECORD]
-        stale += [path for path in parts.iterdir() if not self._is_of_run(path)]
-        if is_alone:
-            stale += [*self.output.glob(_LEFTOVERS), *parts.glob(_LEFTOVERS)]
-        for shard in shards:
-            stale += parts.glob(f".*part-{shard:05d}.*.tmp")
-        for path in stale:
-            with contextlib.suppress(FileNotFoundError):  # another process may share the run
-                path.unlink()
+            write_json(self.output / MANIFEST, self.manifest.content)
+        prepare_folder(self.output / PARTS_FOLDER, overwrite=True)
+        for path in [*self._stale(set(shards))]:
+            remove(path)
+
+    def _stale(self, own: Set[int]) -> Iterator[Path]:
+        """What cannot count, and is of the shards `own` or of nobody."""
+        is_alone = len(own) == len(self.manifest.shards)
+        in_parts = files_in(self.output / PARTS_FOLDER)
+        yield from (self.output / FILE_NAME, self.output / RECORD)
+        yield from (path for path in in_parts if not self._is_of_run(path))
+        for path in (*files_in(self.output), *in_parts):
+            leftover = _LEFTOVER.fullmatch(path.name)
+            if leftover and (is_alone or (leftover[1] and int(leftover[1]) in own)):
+                yield path
 
     def _is_of_run(self, path: Path) -> bool:
         """Whether a file may stay: it is of one of the shards, or is none of ours."""
@@ -241,9 +255,10 @@ def prepare_resume(output: Path) -> None:
         InputError: it holds something else.
         OutputError: it cannot be written.
     """
-    prepare_output(output, overwrite=True)
+    prepare_folder(output, overwrite=True)
     # In this order: another process may begin the same run meanwhile, with the manifest.
-    others = sorted(path.name for path in output.iterdir() if not path.match(_LEFTOVERS))
+    names = (path.name for path in files_in(output))
+    others = sorted(name for name in names if not _LEFTOVER.fullmatch(name))
     if others and not (output / MANIFEST).exists():
         raise InputError(
             f"{output} holds {others[0]} but no {MANIFEST}, so it is no run in shards; choose "

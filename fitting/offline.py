@@ -12,6 +12,7 @@ from torch import Tensor
 
 from priors.gmm import MaxMixturePrior
 
+from .batches import work_in_batches
 from .body import Body
 from .camera import make_intrinsics
 from .estimates import ESTIMATE_BETAS_STD, ESTIMATE_POSE_STD, Estimates, Estimator
@@ -106,11 +107,14 @@ class PeopleFit:
         result: of the solver, N rows.
         seconds: spent on initial estimates ("init") and in the solver ("fit").
         init: (N,) str, where each fit began: "mean", "given" or the estimator's name.
+        batch_size: people solved side by side at the end; fewer than asked for where a GPU's memory
+            did not hold them.
     """
 
     result: FitResult
     seconds: dict[str, float]
     init: np.ndarray
+    batch_size: int
 
 
 def make_problem(
@@ -274,10 +278,12 @@ class _JointFit:
 
     def search(self, tasks: Sequence[_Task], rows: Tensor) -> None:
         """Fit people of a batch, whose rows among all are (B,), each picture alone."""
-        for task in tasks:
+        searched = [  # of all tasks, before any counts: the batch may have to be made smaller
+            search_seen(task.solver, task.problem, task.starts, self.config) for task in tasks
+        ]
+        for task, (seen, found) in zip(tasks, searched, strict=True):
             self.rows.append(rows[task.positions])
             self.problems.append(task.problem)
-            seen, found = search_seen(task.solver, task.problem, task.starts, self.config)
             self.known.append(self.rows[-1][seen.cpu()])
             if found is not None:
                 self.found.append(found)
@@ -292,6 +298,52 @@ class _JointFit:
         known = torch.cat(self.known).to(problem.conf.device)
         video = VideoSolver(solver, self.config)
         return video(problem, Candidates.concatenate(self.found), known, self.tracks).to("cpu")
+
+
+class _FitByBatches:
+    """The fits of people so far, and the seconds they took."""
+
+    def __init__(
+        self,
+        people: People,
+        make_tasks: _Tasks,
+        joint: _JointFit | None,
+        focal: float | None,
+        rig: Rig | None,
+        like: Tensor,
+    ) -> None:
+        self.people, self.make_tasks, self.joint = people, make_tasks, joint
+        self.focal, self.rig, self.like = focal, rig, like
+        self.results: list[FitResult] = []
+        self.seconds = {"init": 0.0, "fit": 0.0}
+
+    def add(self, rows: np.ndarray) -> None:
+        """Fit the people at some rows (b,); with tracks, each picture alone."""
+        problem = make_problem(
+            self.people.select(rows),
+            focal=self.focal,
+            device=self.like.device,
+            dtype=self.like.dtype,
+        )
+        if self.rig is not None:
+            problem = self.rig.attach(problem, rows)
+        began = time.perf_counter()
+        tasks = self.make_tasks(problem, torch.from_numpy(rows))
+        started = time.perf_counter()
+        if self.joint is None:
+            self.results.append(_solve(tasks))
+        else:
+            self.joint.search(tasks, torch.from_numpy(rows))
+        self.seconds["init"] += started - began
+        self.seconds["fit"] += time.perf_counter() - started
+
+    def result(self) -> FitResult:
+        """Of all people, on the CPU, in the order of their rows."""
+        if self.joint is not None:
+            began = time.perf_counter()
+            self.results = [self.joint.solve(map_solver(self.make_tasks.solver))]
+            self.seconds["fit"] += time.perf_counter() - began
+        return FitResult.concatenate(self.results)
 
 
 def fit_people(
@@ -319,7 +371,8 @@ def fit_people(
         prior: of poses, on the body's device.
         config: of the solver. With an estimate, `lm` leaves its coarse stages out.
         focal: pixels, for everyone; none means each row's own, or else the picture's diagonal.
-        batch_size: people solved side by side; memory grows with it, results change by rounding.
+        batch_size: people solved side by side; memory grows with it, results change by rounding. It
+            is halved where a GPU's memory runs out.
         starts: initial poses tried for each person, at least two from the mean pose for those
             without an estimate among others; none means `choose_starts`.
         estimates: of the N people, to begin at and, with `lm`, to stay near.
@@ -330,36 +383,19 @@ def fit_people(
         tracks: who is who, each row in one, to fit the pictures of a track together; needs `lm`.
         progress: called with the number of people just finished.
     """
-    device, dtype = body.v_template.device, body.v_template.dtype
-    seconds = {"init": 0.0, "fit": 0.0}
-    results = []
     estimated = estimates is not None or estimator is not None
     starts = choose_starts(starts, estimates=estimated, video=tracks is not None)
     make_tasks = _Tasks(people, body, prior, config, starts, estimates, estimator, pose_std, seed)
     joint = None if tracks is None else _JointFit(tracks, VideoConfig())
     if joint is not None:
         map_solver(make_tasks.solver)  # another solver is refused before any work
-    for first in range(0, max(len(people), 1), batch_size):
-        rows = np.arange(first, min(first + batch_size, len(people)))
-        problem = make_problem(people.select(rows), focal=focal, device=device, dtype=dtype)
-        if rig is not None:
-            problem = rig.attach(problem, rows)
-        began = time.perf_counter()
-        tasks = make_tasks(problem, torch.from_numpy(rows))
-        started = time.perf_counter()
-        if joint is None:
-            results.append(_solve(tasks))
-        else:
-            joint.search(tasks, torch.from_numpy(rows))
-        seconds["init"] += started - began
-        seconds["fit"] += time.perf_counter() - started
+    fit = _FitByBatches(people, make_tasks, joint, focal, rig, body.v_template)
+
+    def fit_rows(rows: np.ndarray) -> None:
+        fit.add(rows)
         progress(len(rows))
-    if joint is not None:
-        began = time.perf_counter()
-        results = [joint.solve(map_solver(make_tasks.solver))]
-        seconds["fit"] += time.perf_counter() - began
+
+    batch_size = work_in_batches(fit_rows, len(people), batch_size)
     return PeopleFit(
-        result=FitResult.concatenate(results),
-        seconds=seconds,
-        init=make_tasks.init,
+        result=fit.result(), seconds=fit.seconds, init=make_tasks.init, batch_size=batch_size
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -19,33 +18,27 @@ from . import __version__
 from .body import load_body
 from .clock import StageClock
 from .estimates import Estimates, MakeEstimator, MakePredictor, read_estimates
-from .files import InputError, prepare_output, sha256_of, write_json
-from .manifest import (
-    PARTS_FOLDER,
-    RECORD,
-    Manifest,
-    ShardFolder,
-    check_same,
-    part_name,
-    prepare_resume,
-    read_manifest,
-)
+from .files import InputError, sha256_of
+from .manifest import Manifest, ShardFolder, check_same, prepare_resume, read_manifest
 from .offline import choose_device
-from .people import Problem
 from .problem import Status
-from .run import RunConfig, plain, refines, settled, solver_settings
+from .run_config import RunConfig, refines, settled, solver_settings
+from .shard_record import ShardsSummary, finish_run
 from .shard_sources import PeopleSource, open_people
 from .shard_work import FitPlan, ShardTask, fit_shard, forget_tools
 from .sources import Progress
+from .storage import check_installed, prepare_folder
 from .table import table_files
-from .versions import find_versions
 from .workers import WorkerError, check_backend, count_workers, map_unordered
 
 _SETTINGS = (
     "keypoint_set", "proximal_std", "starts", "solver", "focal", "solve_focal", "batch_size",
     "limit", "seed",
 )  # fmt: skip
-_MOST_PROBLEMS = 1000  # named in `run.json`; the receipts name all
+_OUT_OF_MEMORY = (
+    "out of memory; end other programs or give fewer --jobs and go on with --resume, or begin "
+    "again with --overwrite and a smaller --batch-size or --shard-size"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,27 +76,6 @@ class ShardConfig:
         return self.resume or self.share != (1, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardsSummary:
-    """What a run in shards came to.
-
-    Attributes:
-        done: number of shards that are done now, by whichever process.
-        total: number of shards.
-        interrupted: whether it ended early because it was told to.
-        problems: rows and pictures that something was wrong with, the first thousand of them.
-        num_problems: of all of them.
-        record: content of `run.json`; none as long as shards are missing.
-    """
-
-    done: int
-    total: int
-    interrupted: bool
-    problems: list[Problem]
-    num_problems: int
-    record: dict[str, Any] | None
-
-
 def run_shards(
     config: RunConfig,
     shards: ShardConfig,
@@ -134,7 +106,7 @@ def run_shards(
     if shards.joins:
         prepare_resume(config.output)
     else:
-        prepare_output(config.output, overwrite=config.overwrite)
+        prepare_folder(config.output, overwrite=config.overwrite)
     with closing(open_people(config, estimates, clock, progress)) as source:
         if make_predictor is not None and source.images is None:
             raise InputError(f"{config.init} sees pictures; give their folder with --images")
@@ -143,19 +115,31 @@ def run_shards(
         own = _begin(folder, shards)
         plan = FitPlan(
             key=folder.manifest.key,
-            config=config,
+            # The manifest's kind of device, also on machines that have others.
+            config=replace(config, device=str(choose_device(config.device))),
             metadata=_metadata(settings),
             images=source.images,
             make_estimator=make_estimator,
             make_predictor=make_predictor,
         )
         sitting = _Sitting(folder, source, plan, progress, stop)
-        sitting.fit([shard for shard in own if not folder.is_done(shard)], shards)
-        return _finish(folder, source, sitting, config, clock)
+        # To overwrite is to begin again, even where the same run stands.
+        todo = [shard for shard in own if config.overwrite or not folder.is_done(shard)]
+        sitting.fit(todo, shards)
+        return finish_run(
+            config,
+            folder,
+            source,
+            seconds=clock.seconds,
+            fits_per_second=sitting.fitted / sitting.seconds if sitting.fitted else None,
+            interrupted=sitting.interrupted,
+        )
 
 
 def _checked(config: RunConfig, shards: ShardConfig) -> RunConfig:
     """The same, settled; InputError for what does not go with shards."""
+    for location in (config.input, config.output):
+        check_installed(location)
     if not config.input.exists():
         raise InputError(f"{config.input}: no such file or folder; check the path of the input")
     if config.overwrite and shards.joins:
@@ -271,19 +255,24 @@ class _Sitting:
             jobs=_count_jobs(config, shards, len(todo)),
             backend=shards.backend,
             scheduler=shards.scheduler,
+            on_gpu=choose_device(config.device).type != "cpu",
         )
         left = set(todo)
         try:
             for done in results:
+                first, last = rows[done.shard]
+                if self._plan.make_predictor is not None:  # its pictures were looked at only now
+                    self._source.check_pictures(first, last)
                 self._folder.write(done.shard, done.part, done.facts)
                 left.remove(done.shard)
                 unseen = done.facts["status"].get(Status.NO_KEYPOINTS.label, 0)
                 self.fitted += done.facts["people"] - unseen
-                first, last = rows[done.shard]
                 self._progress("fit", last - first, total)
         except WorkerError:
             if not self._stop():  # who stops a run may stop its workers as well
                 raise
+        except MemoryError as error:
+            raise WorkerError(_OUT_OF_MEMORY) from error
         finally:
             forget_tools()
         self.interrupted = bool(left)
@@ -293,81 +282,3 @@ class _Sitting:
         for shard in takewhile(lambda _: not self._stop(), todo):
             first, last = self._folder.manifest.shards[shard]
             yield ShardTask(shard=shard, rows=self._source.read(first, last))
-
-
-@dataclass(kw_only=True)
-class _Totals:
-    """What the receipts of a run say together."""
-
-    parts: list[dict[str, Any]] = field(default_factory=list)
-    status: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
-    without_estimate: int = 0
-    num_problems: int = 0
-    problems: list[Problem] = field(default_factory=list)
-
-    def add(self, shard: int, receipt: dict[str, Any]) -> None:
-        part = f"{PARTS_FOLDER}/{part_name(shard)}"
-        facts = {name: receipt[name] for name in ("rows", "people", "sha256")}
-        self.parts.append({"file": part, **facts})
-        self.status.update(receipt["status"])
-        self.seconds.update(receipt["seconds"])
-        self.without_estimate += receipt["without_estimate"]
-        self.add_problems([Problem(**problem) for problem in receipt["problems"]])
-
-    def add_problems(self, problems: Sequence[Problem]) -> None:
-        self.num_problems += len(problems)
-        self.problems += problems[: _MOST_PROBLEMS - len(self.problems)]
-
-
-def _finish(
-    folder: ShardFolder,
-    source: PeopleSource,
-    sitting: _Sitting,
-    config: RunConfig,
-    clock: StageClock,
-) -> ShardsSummary:
-    """Write `run.json` if every shard is done."""
-    shards, totals, record = len(folder.manifest.shards), _Totals(), None
-    totals.add_problems(source.problems)
-    for shard in range(shards):
-        receipt = folder.receipt(shard)  # one at a time: it may name many problems
-        if receipt is not None:
-            totals.add(shard, receipt)
-    if len(totals.parts) == shards:
-        record = _record(source, sitting, totals, config, clock)
-        write_json(folder.output / RECORD, record)
-    return ShardsSummary(
-        done=len(totals.parts),
-        total=shards,
-        interrupted=sitting.interrupted,
-        problems=totals.problems,
-        num_problems=totals.num_problems,
-        record=record,
-    )
-
-
-def _record(
-    source: PeopleSource, sitting: _Sitting, totals: _Totals, config: RunConfig, clock: StageClock
-) -> dict[str, Any]:
-    """Content of `run.json`."""
-    people = totals.status.total()
-    rate = sitting.fitted / sitting.seconds if sitting.fitted else None
-    seconds = {**clock.seconds, **totals.seconds}
-    return {
-        "command": plain(config),
-        "versions": find_versions(),
-        "counts": {
-            "people": people,
-            "fitted": people - totals.status[Status.NO_KEYPOINTS.label],
-            "status": dict(totals.status),
-            "without_estimate": totals.without_estimate if refines(config) else None,
-            "pictures_without_people": len(source.empty),
-            "problems": totals.num_problems,
-        },
-        "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
-        "fits_per_second": None if rate is None else round(rate, 3),
-        "pictures_without_people": source.empty,
-        "problems": [asdict(problem) for problem in totals.problems],
-        "parts": totals.parts,
-    }

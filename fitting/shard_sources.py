@@ -6,53 +6,28 @@ with the file; whatever else people come from is read at once.
 
 from __future__ import annotations
 
-import hashlib
-import math
-import os
-import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from .clock import StageClock
 from .estimates import Estimates, match_estimates
-from .files import InputError, sha256_of
-from .people import People, Problem, check_rows, hash_people, index_within_image
+from .people import Problem, hash_people
 from .readers import recognise_format
-from .readers.common import Request, first_line, load_arrays
-from .readers.fits import people_of_table
-from .readers.plain import (
-    ARRAYS,
-    check_arrays,
-    check_names,
-    image_names,
-    people_of_arrays,
-    set_of_arrays,
+from .readers.common import Request
+from .shard_files import (
+    NotByRowsError,
+    PeopleOfArrays,
+    PeopleOfTable,
+    Rows,
+    changed_error,
+    state_of,
 )
 from .sources import Progress, SourceConfig, find_people, is_keypoint_source
-from .table import FITS_SCHEMA, FitsTable, count_rows, iterate_fits, table_files
-
-_ROWS_AT_ONCE = 1 << 13
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """Some rows of the people of a run.
-
-    Attributes:
-        people: the good ones.
-        problems: a problem for each of the others.
-        estimates: of the good ones; none where none are given.
-    """
-
-    people: People
-    problems: list[Problem] = field(default_factory=list)
-    estimates: Estimates | None = None
+from .storage import is_remote, local_copy
 
 
 class PeopleSource(Protocol):
@@ -79,6 +54,13 @@ class PeopleSource(Protocol):
             InputError: the file is damaged, or was changed since it was opened.
         """
 
+    def check_pictures(self, first: int, last: int) -> None:
+        """See that the pictures of some rows are what they were when the source was opened.
+
+        Raises:
+            InputError: one was replaced, or written to.
+        """
+
     def close(self) -> None:
         """Let go of the files; nothing can be read any more."""
 
@@ -97,6 +79,8 @@ def open_people(
     Raises:
         ValueError, OSError: there is nobody; the message is one sentence with the fix.
     """
+    if is_remote(config.input):
+        return PeopleElsewhere(config, estimates, clock, progress)
     with clock.time("load"):
         source = _open_stream(config) if estimates is None else None
     return source or PeopleAtOnce(config, estimates, clock, progress)
@@ -114,9 +98,48 @@ def _open_stream(config: SourceConfig) -> PeopleSource | None:
     if kind == "npz" and request.is_zip:
         try:
             return PeopleOfArrays(request)
-        except _NotByRowsError:
+        except NotByRowsError:
             return None
     return None
+
+
+class PeopleElsewhere:
+    """The people of a file in an object store, which is copied to this machine first."""
+
+    images: Path | None = None
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        estimates: Estimates | None,
+        clock: StageClock,
+        progress: Progress,
+    ) -> None:
+        self._url = str(config.input)
+        with ExitStack() as opened:
+            with clock.time("load"):
+                copy = opened.enter_context(local_copy(config.input))
+            source = open_people(replace(config, input=copy), estimates, clock, progress)
+            self._source = opened.enter_context(closing(source))
+            self._opened = opened.pop_all()
+        self.sha256, self.num_rows = source.sha256, source.num_rows
+        self.problems, self.empty = self._named(source.problems), source.empty
+
+    def read(self, first: int, last: int) -> Rows:
+        """See `PeopleSource`."""
+        rows = self._source.read(first, last)
+        return replace(rows, problems=self._named(rows.problems))
+
+    def check_pictures(self, first: int, last: int) -> None:
+        """There are none."""
+
+    def close(self) -> None:
+        """See `PeopleSource`."""
+        self._opened.close()
+
+    def _named(self, problems: list[Problem]) -> list[Problem]:
+        """As problems of the URL: nobody knows the copy."""
+        return [replace(problem, file=self._url) for problem in problems]
 
 
 class PeopleAtOnce:
@@ -134,6 +157,7 @@ class PeopleAtOnce:
         self._estimates = None if estimates is None else match_estimates(estimates, found.people)
         self.sha256, self.num_rows = hash_people(found.people), len(found.people)
         self.problems, self.images, self.empty = found.problems, found.images, found.empty
+        self._pictures = {path: state_of(path) for path in self._paths(0, self.num_rows)}
 
     def read(self, first: int, last: int) -> Rows:
         """See `PeopleSource`."""
@@ -141,203 +165,16 @@ class PeopleAtOnce:
         estimates = None if self._estimates is None else self._estimates.select(rows)
         return Rows(people=self._people.select(rows), estimates=estimates)
 
+    def check_pictures(self, first: int, last: int) -> None:
+        """See `PeopleSource`."""
+        for path in self._paths(first, last):
+            if state_of(path) != self._pictures[path]:
+                raise changed_error(path)
+
     def close(self) -> None:
         """Nothing is open."""
 
-
-class _File:
-    """What files have in common that are read while shards are fitted."""
-
-    images: Path | None = None
-
-    def __init__(self, files: list[Path]) -> None:
-        self._files, self._state = files, _state_of(files)
-        hashes = [sha256_of(file) for file in files]
-        self.sha256 = hashes[0] if len(hashes) == 1 else _hash_texts(hashes)
-        self.problems: list[Problem] = []
-        self.empty: list[str] = []
-        self._opened = ExitStack()
-
-    def close(self) -> None:
-        """See `PeopleSource`."""
-        self._opened.close()
-
-    def _check_unchanged(self) -> None:
-        if _state_of(self._files) != self._state:
-            raise InputError(
-                f"{self._files[0]} was changed while it was read; put back what it was and go on "
-                "with --resume, or begin again with --overwrite"
-            )
-
-
-def _state_of(files: list[Path]) -> list[tuple[int, ...]]:
-    """What tells that a file was replaced or written to, without reading it."""
-    try:
-        return [(s.st_ino, s.st_size, s.st_mtime_ns) for s in map(os.stat, files)]
-    except OSError as error:
-        raise InputError(
-            f"{error.filename} cannot be read ({error.strerror}); check the file"
-        ) from error
-
-
-def _hash_texts(texts: list[str]) -> str:
-    return hashlib.sha256("\n".join(texts).encode("utf-8")).hexdigest()
-
-
-class PeopleOfTable(_File):
-    """The people of a fits table, from the first row to the last."""
-
-    def __init__(self, request: Request) -> None:
-        super().__init__(table_files(request.path))
-        self._request = request
-        self.num_rows = sum(count_rows(file) for file in self._files)
-        self._keypoint_set: str | None = None
-        self._restart()
-
-    def read(self, first: int, last: int) -> Rows:
-        """See `PeopleSource`."""
-        if first < self._at:
-            self._restart()
-        while self._at < first:  # rows of shards that are done
-            self._take(min(_ROWS_AT_ONCE, first - self._at))
-        table = self._take(last - first)
-        self._check_unchanged()
-        people = people_of_table(table, self._request)
-        if len(people) and people.keypoint_set != (self._keypoint_set or people.keypoint_set):
-            raise InputError(
-                f"{self._request.path} has keypoints of several sets ({self._keypoint_set}, "
-                f"{people.keypoint_set}); give a table of one set"
-            )
-        self._keypoint_set = people.keypoint_set if len(people) else self._keypoint_set
-        good, problems = check_rows(people, str(self._request.path), np.arange(first, last))
-        return Rows(people=good, problems=problems)
-
-    def _restart(self) -> None:
-        self._at, self._left = 0, FITS_SCHEMA.empty_table()
-        self._tables = (
-            table for file in self._files for table in iterate_fits(file, rows=_ROWS_AT_ONCE)
-        )
-
-    def _take(self, count: int) -> FitsTable:
-        """The next rows."""
-        parts, missing = [self._left], count - len(self._left)
-        while missing > 0:
-            parts.append(next(self._tables).columns)
-            missing -= len(parts[-1])
-        rows = pa.concat_tables(parts)
-        self._at, self._left = self._at + count, rows.slice(count)
-        return FitsTable(columns=rows.slice(0, count))
-
-
-class _NotByRowsError(Exception):
-    """An array is stored so that its rows cannot be read one after another."""
-
-
-class _StoredArray:
-    """An array in an `.npz`, compressed or not, of which some rows are read at a time."""
-
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self._stream = archive.open(f"{name}.npy")
-        try:
-            self.shape, self.dtype = _read_header(self._stream)
-        except BaseException:
-            self._stream.close()
-            raise
-        self._start = self._stream.tell()
-        self._row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def read(self, first: int, last: int) -> np.ndarray:
-        self._stream.seek(self._start + first * self._row_bytes)
-        content = self._stream.read((last - first) * self._row_bytes)
-        return np.frombuffer(content, self.dtype).reshape(last - first, *self.shape[1:])
-
-
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array in a `.npy`, whose numbers follow."""
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(np.lib.format.read_magic(stream))
-    if read is None:
-        raise _NotByRowsError
-    shape, by_columns, dtype = read(stream)
-    if (by_columns and len(shape) > 1) or dtype.hasobject:
-        raise _NotByRowsError
-    return shape, dtype
-
-
-class PeopleOfArrays(_File):
-    """The people of a plain `.npz`."""
-
-    def __init__(self, request: Request) -> None:
-        """Look at the headers of the arrays, and read the names of the pictures.
-
-        Raises:
-            InputError: see `readers.read_people`.
-        """
-        super().__init__([request.path])
-        self._request, path = request, request.path
-        small, keys = load_arrays(path, ["keypoint_set"])
-        names = [name for name in ARRAYS if name in keys and name != "keypoint_set"]
-        check_names([*names, *small], keys, path)
-        with ExitStack() as opened:
-            with _reading(path):
-                archive = opened.enter_context(zipfile.ZipFile(path))
-                self._arrays = {
-                    name: opened.enter_context(closing(_StoredArray(archive, name)))
-                    for name in names
-                }
-            check_arrays({**self._arrays, **small}, request)
-            self._keypoint_set = set_of_arrays({**self._arrays, **small}, request)
-            self.num_rows = self._arrays["conf"].shape[0]
-            self._person = self._index_within_image()
-            self._opened = opened.pop_all()
-
-    def read(self, first: int, last: int) -> Rows:
-        """See `PeopleSource`."""
-        with _reading(self._request.path):
-            arrays = {name: array.read(first, last) for name, array in self._arrays.items()}
-        self._check_unchanged()
-        people = people_of_arrays(
-            arrays,
-            keypoint_set=self._keypoint_set,
-            image=image_names(arrays.get("image"), last - first, self._request.path),
-            person=self._person[first:last],
-            rows=np.arange(first, last),
-        )
-        good, problems = check_rows(people, str(self._request.path), people.annotation_id)
-        return Rows(people=good, problems=problems)
-
-    def _index_within_image(self) -> np.ndarray:
-        """(N,) int32; of the names, which may be long, 16 bytes each are kept meanwhile."""
-        if "image" not in self._arrays:
-            return np.arange(self.num_rows, dtype=np.int32)
-        digests = np.empty(self.num_rows, dtype="S16")
-        for first in range(0, self.num_rows, _ROWS_AT_ONCE):
-            last = min(first + _ROWS_AT_ONCE, self.num_rows)
-            with _reading(self._request.path):
-                column = self._arrays["image"].read(first, last)
-            names = image_names(column, last - first, self._request.path).tolist()
-            digests[first:last] = [_digest(name) for name in names]
-        return index_within_image(digests)
-
-
-def _digest(name: str) -> bytes:
-    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Errors of a damaged file in one sentence."""
-    try:
-        yield
-    except _NotByRowsError:
-        raise
-    except Exception as error:  # a damaged archive can raise nearly anything
-        raise InputError(
-            f"{path} cannot be read as .npz ({first_line(error)}); save it again by numpy.savez "
-            "with arrays of numbers and strings only"
-        ) from error
+    def _paths(self, first: int, last: int) -> list[Path]:
+        """Of the pictures of some rows."""
+        names = np.unique(self._people.image[first:last])
+        return [] if self.images is None else [self.images / name for name in names if name]

@@ -19,8 +19,9 @@ from .body import Body, load_body
 from .estimates import Estimator, MakeEstimator, MakePredictor, PicturePredictor
 from .offline import PeopleFit, choose_device
 from .problem import Status
-from .run import RunConfig, fit_run, make_table
-from .shard_sources import Rows
+from .run import fit_run, make_table
+from .run_config import RunConfig
+from .shard_files import Rows
 from .table import encode_fits
 
 
@@ -137,6 +138,7 @@ def _facts(rows: Rows, fit: PeopleFit, seconds: Mapping[str, float]) -> dict[str
         "people": len(rows.people),
         "status": dict(Counter(Status(int(s)).label for s in fit.result.status)),
         "without_estimate": int((fit.init != "given").sum()),
+        "batch_size": fit.batch_size,
         "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
         "problems": [asdict(problem) for problem in rows.problems],
     }

@@ -14,7 +14,8 @@ from fitting.clock import StageClock
 from fitting.files import InputError
 from fitting.people import hash_people
 from fitting.readers import read_people
-from fitting.shard_sources import PeopleAtOnce, PeopleOfArrays, PeopleOfTable, open_people
+from fitting.shard_files import PeopleOfArrays, PeopleOfTable
+from fitting.shard_sources import PeopleAtOnce, open_people
 from fitting.sources import SourceConfig
 from fitting.table import build_fits, write_fits
 

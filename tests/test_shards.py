@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -16,16 +15,25 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from sharded import NUM_PEOPLE, files_of, go, left_behind, make_config, people_arrays
+from sharded import (
+    NUM_PEOPLE,
+    files_of,
+    fit_at_once,
+    go,
+    left_behind,
+    make_config,
+    people_arrays,
+)
 from stored import Killed, Operations
-from tasks import die_of_three, slowly
+from tasks import die_of_three
 
+import fitting.shard_record
 import fitting.shard_run
 from fitting.files import InputError, OutputError
 from fitting.map_fit import LmConfig, Stage
 from fitting.offline import SOLVERS
 from fitting.run import run
-from fitting.shard_work import ShardDone, fit_shard
+from fitting.shard_work import fit_shard
 from fitting.table import read_fits, write_fits
 from fitting.workers import WorkerError, map_unordered
 
@@ -115,7 +123,7 @@ def test_bad_rows_are_named_with_their_numbers(config, monkeypatch):
     arrays["conf"][[2, 9, 10]] = 2
     arrays["conf"][5] = 0
     np.savez(config.input, **arrays)
-    monkeypatch.setattr(fitting.shard_run, "_MOST_PROBLEMS", 2)
+    monkeypatch.setattr(fitting.shard_record, "_MOST_PROBLEMS", 2)
     summary = go(config)
     assert [problem.row for problem in summary.problems] == [2, 9]
     assert summary.num_problems == summary.record["counts"]["problems"] == 3
@@ -286,6 +294,9 @@ def test_runs_of_either_kind_replace_each_other(config):
     go(over, 10)
     assert len(list(config.output.glob("fits/*"))) == 6
     assert len(read_fits(config.output)) == NUM_PEOPLE
+    fitted = []
+    go(over, 10, progress=lambda *stage: fitted.append(stage))  # the same once more
+    assert len(fitted) == 3
     run(replace(over, limit=5))
     assert len(read_fits(config.output)) == 5
     assert sorted(path.name for path in config.output.iterdir()) == ["fits.parquet", "run.json"]
@@ -304,16 +315,9 @@ def test_an_input_that_changes_meanwhile_ends_the_run(config):
 
 @pytest.fixture
 def unfitted(monkeypatch):
-    """Shards whose parts are a few bytes that follow from their people, at once."""
-
-    def fit(plan, task):
-        people = task.rows.people
-        part = people.keypoints_2d.tobytes()[:40] + plan.key.encode()
-        facts = {"people": len(people), "status": {}, "without_estimate": 0, "seconds": {}}
-        return ShardDone(shard=task.shard, part=part, facts={**facts, "problems": []})
-
-    monkeypatch.setattr(fitting.shard_run, "fit_shard", fit)
-    Operations().patch(monkeypatch.setattr)  # nothing is forced to the disk, which takes long
+    """Shards are not fitted, and nothing is forced to the disk, which takes long."""
+    monkeypatch.setattr(fitting.shard_run, "fit_shard", fit_at_once)
+    Operations().patch(monkeypatch.setattr)
 
 
 def run_until(config, operations, **options):
@@ -368,16 +372,6 @@ def test_killed_by_the_system_at_random_moments(tmp_path):
     found = json.loads(done.stdout)
     assert found["wrong"] == []
     assert found["kills"] >= 6
-
-
-def test_a_full_disk_leaves_what_is_done(config, unfitted):
-    def fail():
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    operations = Operations(20, fail)
-    with pytest.raises(OutputError, match="disk is full"):
-        run_until(config, operations)
-    assert go(config, 12, resume=True).record is not None
 
 
 # --- Workers -------------------------------------------------------------------------------------
@@ -473,7 +467,7 @@ def test_a_second_ctrl_c_ends_at_once(fit_cli, config, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(fitting.shard_run, "fit_shard", interrupted)
         code, _, err = fit_cli("fit", config.input, "-o", config.output, *options)
-    assert (code, err.strip()) == (1, "Aborted!")
+    assert (code, err.strip()) == (130, "fit-cli: interrupted; what was finished stands")
     code, said, _ = fit_cli("fit", config.input, "-o", config.output, *options, "--resume")
     assert code == 0
     assert f"{NUM_PEOPLE} of {NUM_PEOPLE} people fitted" in said
@@ -506,34 +500,3 @@ def test_readers_take_the_parts(fit_cli, config, tmp_path):
     go(again)
     assert read_fits(again.output).columns.equals(read_fits(out).columns)
     assert pq.read_table(out / "fits").num_rows == NUM_PEOPLE  # as others read Parquet folders
-
-
-# --- Dask ----------------------------------------------------------------------------------------
-
-
-def test_dask_loses_nothing_with_a_worker(tmp_path, monkeypatch):
-    """Of a real cluster of processes, one of which is killed at its work."""
-    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-    with distributed.LocalCluster(**options, worker_dashboard_address=None) as cluster:
-        found, killed = [], None
-        for task, pid in map_unordered(
-            slowly, range(12), backend="dask", scheduler=cluster.scheduler_address
-        ):
-            found.append(task)
-            if killed is None:
-                killed = pid
-                os.kill(killed, signal.SIGKILL)
-    assert sorted(found) == list(range(12))
-
-
-def test_a_dask_cluster_makes_the_same_bits(config, tmp_path, monkeypatch):
-    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
-    monkeypatch.undo()  # workers have the solver's own settings
-    go(config, 8)
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
-    with distributed.LocalCluster(**options, worker_dashboard_address=None) as cluster:
-        over = replace(config, output=tmp_path / "dask", jobs=-1)
-        go(over, 8, backend="dask", scheduler=cluster.scheduler_address)
-    assert files_of(tmp_path / "dask") == files_of(config.output)

@@ -1,0 +1,286 @@
+"""Whatever fails during a run in shards: one clear sentence, and a folder to go on with."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sharded import NUM_PEOPLE, files_of, fit_at_once, go, left_behind, make_config, people_arrays
+from stored import Operations
+
+import fitting.offline
+import fitting.shard_run
+from fitting.estimates import Estimates, unknown_params
+from fitting.files import InputError, OutputError
+from fitting.map_fit import LmConfig, Stage
+from fitting.offline import SOLVERS
+from fitting.workers import WorkerError
+
+SHARDS = -(-NUM_PEOPLE // 4)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Faults are tested here, so few steps do."""
+    monkeypatch.setitem(SOLVERS, "lm", lambda: LmConfig(stages=(Stage(steps=2),)))
+
+
+@pytest.fixture
+def config(tmp_path):
+    return make_config(tmp_path)
+
+
+def check_goes_on(config, size=4, **options):
+    """With what is done already; to the same bits as a run that nothing happened to."""
+    whole = replace(config, output=config.output.parent / "whole")
+    go(whole, size, **options)
+    assert go(config, None, resume=True, **options).record is not None
+    assert files_of(config.output) == files_of(whole.output)
+    assert left_behind(config.output) == []
+
+
+def in_one_sentence(error, words):
+    return "\n" not in str(error.value) and words in str(error.value)
+
+
+# --- The disk ------------------------------------------------------------------------------------
+
+REFUSALS = {errno.ENOSPC: "the disk is full", errno.EACCES: "permission is denied"}
+
+
+@pytest.mark.parametrize("code", REFUSALS, ids=errno.errorcode.get)
+def test_a_refused_write_ends_the_run_and_keeps_what_is_done(code, config, monkeypatch):
+    """Whichever operation on files it is that the system refuses."""
+
+    def refuse():
+        raise OSError(code, os.strerror(code))
+
+    def run_to(folder, operations):
+        with pytest.MonkeyPatch.context() as patch:
+            operations.patch(patch.setattr)
+            go(replace(config, output=folder), 12)
+
+    monkeypatch.setattr(fitting.shard_run, "fit_shard", fit_at_once)
+    every = Operations()
+    run_to(config.output.parent / "counted", every)
+    for at in range(every.count):
+        refused = Operations(at, refuse)
+        with pytest.raises(OutputError) as caught:
+            run_to(config.output, refused)
+        words = REFUSALS[code] if "cannot write" in str(caught.value) else os.strerror(code)
+        assert in_one_sentence(caught, words), at
+        Operations().patch(monkeypatch.setattr)  # nothing is forced to the disk, which takes long
+        go(config, 12, resume=True)
+        assert files_of(config.output) == files_of(config.output.parent / "counted"), at
+        assert left_behind(config.output) == []
+        shutil.rmtree(config.output)
+
+
+_ON_A_SMALL_DISK = """
+mount -t tmpfs -o size=$2 none "$1" || exit 99
+"${@:3}"; echo "code $?"
+mount -o remount,size=8m "$1"
+"${@:3}" --resume; echo "code $?"
+cp -r "$1"/. "$1-copy"
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a file system of Linux")
+def test_a_disk_that_is_full_indeed(config, tmp_path):
+    """A file system of 40 kB, which then grows."""
+    disk = config.output
+    disk.mkdir()
+    options = ["--shard-size", "4", "--init", "mean", "--body", config.body, "--jobs", "1"]
+    fit = [sys.executable, "-c", "from cli.main import main; main()", "fit", config.input]
+    done = subprocess.run(
+        ["unshare", "--user", "--mount", "--map-root-user", "bash", "-c", _ON_A_SMALL_DISK, "-",
+         disk, "40k", *fit, "-o", disk, "--device", "cpu", "--batch-size", "4", *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "code" not in done.stdout:
+        pytest.skip("file systems cannot be mounted here")
+    assert "code 2" in done.stdout, done.stderr
+    assert "the disk is full; free some space" in done.stderr
+    assert "code 0" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
+    found = files_of(tmp_path / "out-copy")
+    assert len(found) == SHARDS + 1
+
+
+# --- What is read --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_an_input_that_stalls_is_ended_by_ctrl_c(config, tmp_path):
+    """The second one: a network file may come back after the first."""
+    stalled = tmp_path / "stalled.npz"
+    os.mkfifo(stalled)
+    options = ["--shard-size", "4", "--init", "mean", "--body", config.body]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from cli.main import main; main()",
+         "fit", stalled, "-o", config.output, *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with stalled.open("wb"):  # opens when the program does, and gives it nothing
+        for _ in range(2):
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert [line for line in said.splitlines() if line] == [
+        "fit-cli: finishing the shards begun; Ctrl-C once more ends at once",
+        "fit-cli: interrupted; what was finished stands",
+    ]
+    assert go(config).record is not None  # nothing stands in the way of the same run
+
+
+def predictor_that(replaces):
+    """Of pictures, which says nothing of their people, and replaces one meanwhile."""
+    calls = []
+
+    def predict(people, images, *, focal=None, progress=None):
+        calls.append(len(people))
+        if len(calls) == 2:
+            replaces(images / people.image[0])
+        N = len(people)
+        unknown = unknown_params(N)
+        return Estimates(
+            params=unknown, image=people.image, person=people.person, focal=torch.full((N,), 9.0)
+        ), []
+
+    return lambda body: predict
+
+
+def test_a_picture_that_is_replaced_meanwhile_ends_the_run(config, tmp_path):
+    images, checkpoint = tmp_path / "images", tmp_path / "net.pt"
+    images.mkdir()
+    checkpoint.write_bytes(b"network")
+    arrays = people_arrays()
+    arrays["image"] = np.array([f"{i:03d}.jpg" for i in range(NUM_PEOPLE)])
+    np.savez(config.input, **arrays)
+    for name in arrays["image"]:
+        (images / name).write_bytes(b"picture")
+    seen = replace(config, images=images, init=str(checkpoint))
+
+    with pytest.raises(InputError) as caught:
+        go(seen, make_predictor=predictor_that(lambda path: path.write_bytes(b"another")))
+    assert in_one_sentence(caught, "004.jpg was changed while it was read; put back what it was")
+    assert len(list(config.output.glob("fits/*.parquet"))) == 1
+    (images / "004.jpg").write_bytes(b"picture")
+    check_goes_on(seen, make_predictor=predictor_that(lambda path: None))
+
+
+# --- Memory --------------------------------------------------------------------------------------
+
+
+def out_of_memory_above(monkeypatch, most, error):
+    """Solvers for whom so many people are the most."""
+    make_solver = fitting.offline.make_solver
+
+    def make(*args):
+        solve = make_solver(*args)
+
+        def limited(problem, starts):
+            if len(problem.conf) > most:
+                error()
+            return solve(problem, starts)
+
+        return limited
+
+    monkeypatch.setattr(fitting.offline, "make_solver", make)
+
+
+def fail_as_gpu():
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+
+def test_a_gpu_out_of_memory_halves_the_batch(config, monkeypatch, caplog, tmp_path):
+    """Fits are those of the smaller batch; manifest and command keep the one asked for."""
+    go(replace(config, batch_size=2, output=tmp_path / "two"), 8)
+    out_of_memory_above(monkeypatch, 3, fail_as_gpu)
+    asked = replace(config, batch_size=8)
+    record = go(asked, 8).record
+    assert record["batch_size"] == 2
+    assert record["command"]["batch_size"] == 8
+    manifest = json.loads((config.output / "manifest.json").read_text())
+    assert manifest["settings"]["batch_size"] == 8
+    receipt = json.loads((config.output / "fits" / "_part-00000.json").read_text())
+    assert receipt["batch_size"] == 2
+    said = [r.getMessage() for r in caplog.records if r.name == "fitting.batches"]
+    assert said[:2] == [
+        "the GPU's memory does not hold 8 people; going on with 4",
+        "the GPU's memory does not hold 4 people; going on with 2",
+    ]
+    for shard in range(3):
+        found, expected = (
+            fitting.table.read_fits(folder / "fits" / f"part-{shard:05d}.parquet").columns
+            for folder in (config.output, tmp_path / "two")
+        )
+        assert found.equals(expected)
+    go(asked, 8, resume=True)
+
+
+def test_a_video_is_fitted_by_smaller_batches_too(config, monkeypatch):
+    """People of a batch that is tried again count once."""
+    from fitting.run import run
+
+    video = replace(config, video=True, batch_size=8, limit=9)
+    small = run(replace(video, batch_size=2, output=config.output / "small"))
+    search = fitting.offline.search_seen
+
+    def limited(solver, problem, starts, settings):
+        if len(problem.conf) > 3:
+            fail_as_gpu()
+        return search(solver, problem, starts, settings)
+
+    monkeypatch.setattr(fitting.offline, "search_seen", limited)
+    found = run(replace(video, output=config.output / "large"))
+    assert found.record["batch_size"] == 2
+    assert found.table.columns.equals(small.table.columns)
+
+
+def fail_as_cpu():
+    torch.empty(1 << 55)  # PyTorch's own error
+
+
+@pytest.mark.parametrize("error", [fail_as_gpu, fail_as_cpu])
+def test_no_memory_at_all_says_what_resuming_allows(error, config, monkeypatch):
+    with monkeypatch.context() as patch:
+        out_of_memory_above(patch, 0, error)
+        with pytest.raises(WorkerError) as caught:
+            go(config)
+    assert in_one_sentence(caught, "out of memory; end other programs or give fewer --jobs")
+    check_goes_on(config)
+
+
+# --- Workers -------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_loses_only_its_shard(config, monkeypatch):
+    """By the system, as where memory runs out."""
+    psutil = pytest.importorskip("psutil", reason="psutil finds the workers")
+    monkeypatch.undo()  # workers have the solver's own settings
+
+    def kill_one(stage, done, total):
+        for child in psutil.Process().children():
+            if "loky" in " ".join(child.cmdline()) and "tracker" not in " ".join(child.cmdline()):
+                child.kill()
+                return
+
+    with pytest.raises(WorkerError) as caught:
+        go(replace(config, jobs=2), progress=kill_one)
+    assert in_one_sentence(caught, "a worker died, perhaps for want of memory; give fewer --jobs")
+    assert 1 <= len(list(config.output.glob("fits/*.parquet"))) < SHARDS
+    check_goes_on(config)
