@@ -11,20 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from .files import sha256_of
+from .npz import read_npz
 from .skeleton import SMPL_PARENTS
 from .unpickler import load_pickle
 
 BUNDLED_BODY = Path(__file__).with_name("assets") / "body.npz"
 
 _KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+_ALL_KEYS = (*_KEYS, "landmark_names", "landmark_regressor")
 _NUM_JOINTS = len(SMPL_PARENTS)
 _MAX_VERTICES = 1_000_000
 _MAX_METRES = 10.0  # a body larger than this is in other units, or damaged
+_MAX_SHARE = 10.0  # of one vertex in a joint, or of one joint in a vertex; they may be negative
 _NUM_BETAS = 10
 
 # Fingers, jaw and eyes of the larger models, by joint index: SMPL-H has 52 joints, SMPL-X 55.
@@ -78,7 +80,7 @@ def load_body_arrays(path: Path = BUNDLED_BODY) -> BodyArrays:
     if not path.is_file():
         raise BodyFileError(f"{path}: no such body file; give an SMPL-format .npz or .pkl")
     try:
-        raw = _read_npz(path) if path.suffix == ".npz" else load_pickle(path)
+        raw = _read_npz(path) if path.suffix == ".npz" else load_pickle(path, _ALL_KEYS)[0]
     except OSError as error:
         raise BodyFileError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
@@ -92,8 +94,9 @@ def load_body_arrays(path: Path = BUNDLED_BODY) -> BodyArrays:
     try:
         arrays = {key: _numeric(key, raw[key]) for key in _KEYS}
         _check_tree(arrays["kintree_table"])
+        _check_sizes(arrays)
         body = _reduce_to_24_joints({**arrays, "shapedirs": arrays["shapedirs"][..., :_NUM_BETAS]})
-        _check_arrays(body)
+        _check_values(body)
         landmarks = _landmarks(raw, len(body["v_template"]))
     except ValueError as error:
         raise BodyFileError(f"{path}: {error}") from error
@@ -111,21 +114,19 @@ def load_body_arrays(path: Path = BUNDLED_BODY) -> BodyArrays:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    wanted = (*_KEYS, "landmark_names", "landmark_regressor")
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files if key in wanted}
-    except (ValueError, EOFError, KeyError, BadZipFile) as error:
+        return read_npz(path, _ALL_KEYS)[0]
+    except ValueError as error:
         raise ValueError(f"{path}: not a readable .npz of plain arrays ({error})") from error
 
 
 def _numeric(key: str, value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype == object or not np.issubdtype(array.dtype, np.number):
-        raise ValueError(f"{key} must be an array of numbers, got {array.dtype}")
-    if not np.isfinite(array).all():
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
+        got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise ValueError(f"{key} must be an array of numbers, got {got}")
+    if not np.isfinite(value).all():
         raise ValueError(f"{key} holds NaN or infinity")
-    return array
+    return value
 
 
 def _check_tree(kintree_table: np.ndarray) -> None:
@@ -177,29 +178,39 @@ def _reduce_to_24_joints(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     }
 
 
-def _check_arrays(body: dict[str, np.ndarray]) -> None:
-    V = len(body["v_template"])
+def _check_sizes(arrays: Mapping[str, np.ndarray]) -> None:
+    """Of the arrays of J joints, before they are reduced to 24."""
+    V, J = len(np.atleast_1d(arrays["v_template"])), arrays["kintree_table"].shape[1]
     if not 4 <= V <= _MAX_VERTICES:
         raise ValueError(f"v_template has {V} vertices; a body has between 4 and {_MAX_VERTICES}")
     shapes: dict[str, tuple[int | None, ...]] = {
         "v_template": (V, 3),
-        "shapedirs": (V, 3, _NUM_BETAS),
-        "posedirs": (V, 3, 9 * (_NUM_JOINTS - 1)),
-        "J_regressor": (_NUM_JOINTS, V),
-        "weights": (V, _NUM_JOINTS),
+        "shapedirs": (V, 3, None),
+        "posedirs": (V, 3, 9 * (J - 1)),
+        "J_regressor": (J, V),
+        "weights": (V, J),
         "f": (None, 3),
     }
     for key, shape in shapes.items():
-        got = body[key].shape
+        got = arrays[key].shape
         if len(got) != len(shape) or any(
             n not in (None, m) for n, m in zip(shape, got, strict=True)
         ):
-            wanted = tuple("F" if n is None else n for n in shape)
+            wanted = tuple("N" if n is None else n for n in shape)
             raise ValueError(f"{key} must be {wanted}, got {got}")
+    _check(arrays["shapedirs"].shape[2] >= _NUM_BETAS, f"shapedirs must have {_NUM_BETAS} or more")
+    _check(len(arrays["f"]) > 0, "f must hold a face")
+
+
+def _check_values(body: Mapping[str, np.ndarray]) -> None:
+    V = len(body["v_template"])
     _check(body["f"].min() >= 0 and body["f"].max() < V, f"f must index {V} vertices")
-    _check(np.abs(body["v_template"]).max() < _MAX_METRES, "v_template must be in metres")
-    for key, rows in (("weights", body["weights"]), ("J_regressor", body["J_regressor"])):
+    for key in ("v_template", "shapedirs", "posedirs"):
+        _check(np.abs(body[key]).max() < _MAX_METRES, f"{key} must be in metres")
+    for key in ("weights", "J_regressor"):
+        rows = body[key]
         _check(np.abs(rows.sum(1) - 1).max() < 1e-2, f"the rows of {key} must sum to 1")
+        _check(np.abs(rows).max() < _MAX_SHARE, f"{key} must hold shares, of about 0 to 1")
 
 
 def _check(holds: bool, message: str) -> None:
@@ -210,14 +221,15 @@ def _check(holds: bool, message: str) -> None:
 def _landmarks(raw: Mapping[str, Any], num_vertices: int) -> dict[str, np.ndarray]:
     """Named points of the skin: those in the file, or the published ids of a known topology."""
     if "landmark_names" in raw and "landmark_regressor" in raw:
-        names, rows = (
-            raw["landmark_names"],
-            _numeric("landmark_regressor", raw["landmark_regressor"]),
-        )
+        names = raw["landmark_names"]
+        rows = _numeric("landmark_regressor", raw["landmark_regressor"])
+        if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind != "U":
+            raise ValueError("landmark_names must be an array of texts")
         if rows.shape != (len(names), num_vertices):
             raise ValueError(
                 f"landmark_regressor must be {(len(names), num_vertices)}, got {rows.shape}"
             )
+        _check(np.abs(rows).max(initial=0) < _MAX_SHARE, "landmark_regressor must hold shares")
         return {str(name): row for name, row in zip(names, rows, strict=True)}
     return {
         name: (np.arange(num_vertices) == vertex).astype(np.float64)

@@ -17,6 +17,7 @@ from .keypoint_body import SIZES
 from .people import People, Problem, index_within_image
 from .posing import params_of
 from .problem import PARAMETERS, BodyParams, FitProblem, Proximal
+from .readers.columns import as_texts
 from .readers.common import load_arrays
 from .table import FitsTable, read_fits
 
@@ -274,9 +275,10 @@ def _read_npz(path: Path, body: Body) -> Estimates:
         columns = {name: arrays[name].astype(np.float32) for name in _NPZ_WIDTHS if name in arrays}
     pose, betas = torch.from_numpy(columns["pose"]), torch.from_numpy(columns["betas"])
     transl = torch.from_numpy(columns.get("transl", np.full((len(pose), 3), np.nan, np.float32)))
-    image = arrays.get("imgname", np.full(len(pose), ""))
-    if image.dtype.kind == "S":
-        image = np.char.decode(image, "utf-8", "replace")
+    names = (
+        as_texts(arrays["imgname"], path, "imgname") if "imgname" in arrays else [""] * len(pose)
+    )
+    image = np.array(names, dtype=np.str_)
     return _checked(
         Estimates(
             params=BodyParams(

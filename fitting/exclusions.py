@@ -32,7 +32,7 @@ def leave_out(table: FitsTable, path: Path) -> FitsTable:
         if (image, person) not in held:
             raise InputError(
                 f"{path}, line {line}: the fits hold no person {person} of "
-                f"{repr(image) if image else 'no picture'}; give marks of the same run"
+                f"{repr(image)[:80] if image else 'no picture'}; give marks of the same run"
             )
     left_out = set(excluded.values())
     return table.select(np.array([key not in left_out for key in everyone], dtype=bool))
@@ -66,5 +66,5 @@ def _person_of(row: dict[str, str], path: Path, line: int) -> tuple[str, int]:
         return image or "", int(person)
     except (TypeError, ValueError):
         raise InputError(
-            f"{path}, line {line}: person must be a whole number, got {person!r}"
+            f"{path}, line {line}: person must be a whole number, got {person!r:.80}"
         ) from None

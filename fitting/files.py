@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_MAX_NAME = 100  # of the 255 bytes a file name may have, leaving room for the random part
+_MAX_NAME = 100  # of the 255 bytes a file name may have, leaving room for what is put around it
 
 
 class InputError(ValueError):
@@ -40,7 +40,8 @@ def write_atomically(
         OutputError: the disk is full, the folder is missing or may not be written, and the like.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:_MAX_NAME]}.{secrets.token_hex(6)}.tmp")
+    begin = path.name.encode("utf-8", "replace")[:_MAX_NAME].decode("utf-8", "ignore")
+    temporary = path.with_name(f".{begin}.{secrets.token_hex(6)}.tmp")
     try:
         try:
             # "x": two writers never share a temporary name; `open` honours the umask, unlike the
@@ -72,6 +73,21 @@ def write_json(path: Path | str, value: Any) -> None:
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda stream: stream.write(text.encode("utf-8")))
+
+
+def short_name(name: str) -> str:
+    """A name for a file after one from a stranger's file, of at most 100 bytes.
+
+    Args:
+        name: a path or a name; its folders become part of the name. A longer one keeps its end,
+            behind eight digits of the hash of all of it.
+    """
+    flat = name.replace("/", "_").replace("\\", "_")
+    encoded = flat.encode("utf-8", "replace")
+    if len(encoded) <= _MAX_NAME:
+        return flat
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{digest}_{encoded[len(digest) + 1 - _MAX_NAME :].decode('utf-8', 'ignore')}"
 
 
 def sha256_of(path: Path | str) -> str:

@@ -11,6 +11,7 @@ from .files import InputError
 
 Person = tuple[str, int]  # picture, and number within it
 _KEYS = ("image", "person")
+_MAX_TEXT = 200  # characters of the file in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +92,12 @@ def _check_header(path: Path, line: int, header: list[str]) -> None:
     if missing or len(header) == len(_KEYS):
         raise InputError(
             f"{path}, line {line}: the columns must be image, person and something to group by, "
-            f"got {', '.join(header) or 'none'}"
+            f"got {', '.join(header)[:_MAX_TEXT] or 'none'}"
         )
     if "" in header or len(set(header)) < len(header):
         raise InputError(
-            f"{path}, line {line}: each column needs a name of its own, got {', '.join(header)}"
+            f"{path}, line {line}: each column needs a name of its own, got "
+            f"{', '.join(header)[:_MAX_TEXT]}"
         )
 
 
@@ -104,5 +106,6 @@ def _number(path: Path, line: int, text: str) -> int:
         return int(text)
     except ValueError as error:
         raise InputError(
-            f"{path}, line {line}: person must be the whole number of the fits table, got {text!r}"
+            f"{path}, line {line}: person must be the whole number of the fits table, got "
+            f"{text[:_MAX_TEXT]!r}"
         ) from error

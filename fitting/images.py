@@ -7,6 +7,7 @@ failure into one sentence that names the file and the fix.
 from __future__ import annotations
 
 import contextlib
+import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,10 @@ from fitting.files import InputError, write_atomically
 IMAGE_SUFFIXES = (
     ".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+# Pillow knows more: it would hand EPS over to Ghostscript, whatever the file's name.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 JPEG_QUALITY = 90
+MAX_MEGAPIXELS = 100.0
 
 # EXIF orientation -> what turns the stored picture upright; 1 and unknown values mean upright.
 _UPRIGHT = {
@@ -74,7 +78,7 @@ def read_size(path: Path | str) -> tuple[int, int]:
         return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
-def read_image(path: Path | str, *, max_megapixels: float = 100.0) -> np.ndarray:
+def read_image(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     """Read a picture as RGB.
 
     The EXIF orientation is applied. Grey and palette pictures become RGB, 16 bits are reduced to
@@ -156,7 +160,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             # Pillow warns of pictures that are large, which we judge ourselves, and of oddities
             # in the metadata, which do not concern the pixels.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 yield image
     except ImageError:
         raise
@@ -171,11 +175,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _check_file(path: Path) -> None:
     """Name the plain mistakes before Pillow gives them a stranger name."""
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # the name may be one that no file can have
+        raise ImageError(f"{path} does not exist; check the path") from error
+    if stat.S_ISDIR(status.st_mode):
         raise ImageError(f"{path} is a folder; give the path of a picture")
-    if not path.is_file():
-        raise ImageError(f"{path} does not exist; check the path")
-    if path.stat().st_size == 0:
+    if status.st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes); copy or download it again")
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 MAX_PIXELS = 1_000_000  # a picture or a coordinate beyond this is a fault of its file
-MAX_NAME = 1024  # characters of a picture's name; a longer one is a fault, and costs N times itself
+MAX_NAME = 1024  # bytes of a picture's name; a longer one is a fault, and costs N times itself
+_MAX_PART = 255  # bytes of a folder or file in it: file systems take no more
 NO_TRACK = -1
 
 # A name must stay inside the folder of pictures, fit on one line of a message, and encode as UTF-8.
@@ -223,13 +224,19 @@ def _unsafe_names(image: np.ndarray) -> tuple[np.ndarray, str]:
 
 UNSAFE_NAME_REASON = (
     "the picture's name is absolute, climbs out of its folder with '..', holds control characters "
-    f"or is longer than {MAX_NAME}; give a path inside the folder of pictures"
+    f"or is longer than {MAX_NAME} bytes, {_MAX_PART} for each folder; give a path inside the "
+    "folder of pictures"
 )
 
 
 def is_safe_name(name: str) -> bool:
     """Whether a picture's name, which comes from a file, may be joined to a folder and opened."""
-    return len(name) <= MAX_NAME and _UNSAFE_NAME.search(name) is None
+    if len(name) > MAX_NAME or _UNSAFE_NAME.search(name) is not None:
+        return False
+    if len(name) <= _MAX_PART // 4:  # of UTF-8's four bytes at most
+        return True
+    encoded = name.encode("utf-8")
+    return len(encoded) <= MAX_NAME and max(map(len, re.split(rb"[/\\]", encoded))) <= _MAX_PART
 
 
 def index_within_image(image: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ from joblib import Parallel, delayed
 
 from .body import Body, pose_body
 from .camera import project_points
-from .images import ImageError, read_image, write_image
+from .files import short_name
+from .images import MAX_MEGAPIXELS, ImageError, read_image, write_image
 from .keypoints import map_keypoints
 from .overlay import CANVAS_COLOR, draw_overlay, draw_person
 from .posing import params_of
@@ -21,6 +22,7 @@ from .table import FitsTable
 
 OVERLAYS = "overlays"
 PEOPLE = "people"
+_BLOCK = 64  # people of one picture drawn at a time, the farthest first: memory has a limit
 
 _TINTS = np.array(
     [[0.62, 0.72, 0.88], [0.93, 0.70, 0.55], [0.66, 0.84, 0.62], [0.84, 0.68, 0.87],
@@ -105,23 +107,32 @@ class _Painter:
     def draw(self, rows: np.ndarray) -> int:
         """Draw those of the people at `rows`, all of one picture, who have a fit; their number."""
         fitted = rows[self.has_fit[rows]]
-        if len(fitted):
-            picture = self._picture(int(fitted[0]))
-            vertices, projected = self._pose(fitted)
-            tints = _TINTS[np.arange(len(fitted)) % len(_TINTS)][:, None]
-            overlay = draw_overlay(
-                picture, vertices, self.faces, self.intrinsics[fitted[0]], colors=tints
-            )
-            write_image(self.output / OVERLAYS / _overlay_name(self.image[fitted[0]]), overlay)
-            for i, row in enumerate(fitted.tolist()):
+        picture = self._picture(int(fitted[0])) if len(fitted) else None
+        if picture is None:
+            return len(rows)
+        overlay = picture
+        tints = _TINTS[np.arange(len(fitted)) % len(_TINTS)][:, None]
+        farthest_first = np.argsort(-self.params.transl[fitted, 2].numpy(), kind="stable")
+        for first in range(0, len(fitted), _BLOCK):
+            block = np.sort(farthest_first[first : first + _BLOCK])
+            vertices, projected = self._pose(fitted[block])
+            intrinsics = self.intrinsics[fitted[0]]
+            overlay = draw_overlay(overlay, vertices, self.faces, intrinsics, colors=tints[block])
+            for i, row in enumerate(fitted[block].tolist()):
                 self._draw_squares(row, picture, vertices[i], projected[i])
+        write_image(self.output / OVERLAYS / _overlay_name(self.image[fitted[0]]), overlay)
         return len(rows)
 
-    def _picture(self, row: int) -> np.ndarray:
-        """The photograph, or grey where it cannot be read (which the run has already reported)."""
+    def _picture(self, row: int) -> np.ndarray | None:
+        """The photograph, or grey where it cannot be read (which the run has already reported).
+
+        None where that grey would be larger than photographs may be: only a file claims it to be.
+        """
         try:
             return read_image(self.images / self.image[row])
         except ImageError:
+            if self.size[row].prod(dtype=float) > MAX_MEGAPIXELS * 1e6:
+                return None
             return np.full((*self.size[row], 3), CANVAS_COLOR, dtype=np.uint8)
 
     def _pose(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,5 +164,5 @@ class _Painter:
 
 def _overlay_name(image: str) -> str:
     """A flat JPEG name for a picture that may lie in a subfolder."""
-    flat = image.replace("/", "_").replace("\\", "_") or "no-picture"
+    flat = short_name(image) or "no-picture"
     return flat if flat.lower().endswith((".jpg", ".jpeg")) else f"{flat}.jpg"

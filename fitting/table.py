@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from .files import InputError, write_atomically
 from .manifest import FILE_NAME, PARTS_FOLDER, finished_parts, remove_manifest, remove_parts
-from .people import NO_TRACK
+from .npz import MAX_BYTES
+from .people import NO_TRACK, UNSAFE_NAME_REASON, is_safe_name
 
 _PART_NAME = re.compile(r"part-(\d+)\.parquet")
 _METADATA_KEY = b"bodyloop"
@@ -304,13 +305,25 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _read_part(path: Path) -> FitsTable:
     with _reading(path), pq.ParquetFile(path) as file:
+        _check_unpacked(file.metadata)
         table = file.read()
     return _checked(table, path)
+
+
+def _check_unpacked(metadata: pq.FileMetaData) -> None:
+    """ValueError for a decompression bomb: a value that repeats takes next to no bytes.
+
+    The lengths of lists would be known from the metadata of columns, but to look at these ends the
+    interpreter where they are damaged (PyArrow 26).
+    """
+    if 4 * metadata.num_rows * metadata.num_columns > MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_BYTES >> 30} GiB")
 
 
 def _checked(table: pa.Table, path: Path) -> FitsTable:
     """The rows of a file, if they are fits."""
     with _reading(path):
+        table.validate(full=True)
         names = table.column_names  # of damaged files they may be no text
     if "track" not in names:  # tables of earlier versions have none
         table = table.append_column("track", pa.nulls(len(table), pa.int64()))
@@ -320,6 +333,7 @@ def _checked(table: pa.Table, path: Path) -> FitsTable:
     metadata = _metadata(table.schema.metadata or {}, path)
     for expected in FITS_SCHEMA:
         _check_column(table.column(expected.name), expected, path)
+    _check_names(table.column("image"), path)
     columns = table.select(FITS_SCHEMA.names).cast(FITS_SCHEMA)
     return FitsTable(columns=columns, metadata=metadata)
 
@@ -332,6 +346,13 @@ def _metadata(schema_metadata: Mapping[bytes, bytes], path: Path) -> dict[str, s
     if not isinstance(metadata, dict):
         raise InputError(f"{path} has damaged metadata; run fit-cli fit again")
     return {key: str(value) for key, value in metadata.items()}
+
+
+def _check_names(images: pa.ChunkedArray, path: Path) -> None:
+    """InputError where a picture's name leads out of the folder of pictures."""
+    for name in images.unique().to_pylist():
+        if not is_safe_name(name):
+            raise InputError(f"{path}: of {name!a:.100}, {UNSAFE_NAME_REASON}")
 
 
 def _check_column(column: pa.ChunkedArray, expected: pa.Field, path: Path) -> None:

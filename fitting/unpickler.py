@@ -2,20 +2,33 @@
 
 The SMPL web site ships its models as Python 2 pickles of chumpy and SciPy objects. Unpickling may
 call any function of any module, so a file from a stranger could do anything. Here a name in the
-file is looked up in a short table: NumPy's own array constructors, and *inert* records that stand
-for chumpy and SciPy classes and only keep their state. Any other name is an error before it is
-called, and chumpy need not be installed.
+file is looked up in a short table of *inert* records, which stand for NumPy's, SciPy's and chumpy's
+classes and only keep what the file says of them. Any other name is an error before it is called,
+and chumpy need not be installed.
+
+Arrays are made from the records afterwards, once their types, shapes and lengths agree: NumPy's own
+way to restore an array believes what the file says of its memory, and crashes where that is a lie.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
-from collections.abc import Callable
+import pickletools
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse
+
+from .npz import MAX_BYTES
+
+_NUMBERS_OR_TEXTS = re.compile(r"[biufSU][1-9]\d{0,5}")  # such as f8: kind and bytes of an item
+_MAX_TEXT = 200  # characters of a message
+_MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 class UnsafePickleError(ValueError):
@@ -25,31 +38,85 @@ class UnsafePickleError(ValueError):
 class _Record:
     """Stands for an object of a class we do not load: keeps its state, runs nothing."""
 
-    def __init__(self, *args: object) -> None:
-        self.state: dict[str, Any] = {}
+    state: Any = None
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
 
     def __setstate__(self, state: object) -> None:
-        if isinstance(state, dict):
-            self.state = state
+        self.state = state
+
+    def array(self) -> Any:
+        """The value, rebuilt from what was kept."""
+        raise ValueError(f"{type(self).__name__.strip('_')} is no array")
+
+
+class _NumpyType(_Record):
+    """`numpy.dtype`."""
+
+    def dtype(self) -> np.dtype:
+        """Of numbers or texts: the fields and flags of other types can point anywhere."""
+        code = self.args[0]
+        if not isinstance(code, str) or not _NUMBERS_OR_TEXTS.fullmatch(code):
+            raise ValueError(f"the type {code!r:.20} is not read")
+        return np.dtype(code).newbyteorder(self.state[1] if self.state else "=")
+
+
+class _NumpyArray(_Record):
+    """`numpy.ndarray`; its state is (version, shape, type, whether by columns, content)."""
+
+    @property
+    def objects(self) -> list[Any] | None:
+        """The items of an array of objects; None of any other."""
+        content = self.state[4]
+        return content if isinstance(content, list) else None
 
     def array(self) -> np.ndarray:
-        """The value, rebuilt from the state."""
-        raise NotImplementedError
+        _, shape, kind, by_columns, content = self.state
+        return _array_of(content, kind.dtype(), shape, "F" if by_columns else "C")
+
+
+class _NumpyBuffer(_Record):
+    """`numpy.core.numeric._frombuffer` of (content, type, shape, order): pickle protocol 5."""
+
+    def array(self) -> np.ndarray:
+        content, kind, shape, order = self.args
+        return _array_of(content, kind.dtype(), shape, order)
+
+
+class _NumpyScalar(_Record):
+    """`numpy.core.multiarray.scalar` of (type, content)."""
+
+    def array(self) -> Any:
+        kind, content = self.args
+        return _array_of(content, kind.dtype(), (), "C")[()]
+
+
+def _array_of(content: Any, dtype: np.dtype, shape: Any, order: Any) -> np.ndarray:
+    """An array of its own memory; ValueError unless the content is as long as the shape says."""
+    if isinstance(content, _EncodeLatin1):
+        content = content.args[0]
+    if isinstance(content, str):  # Python 2 has no bytes
+        content = content.encode("latin1")
+    if len(content) != math.prod(shape) * dtype.itemsize:
+        raise ValueError("an array has fewer or more numbers than its shape says")
+    return np.frombuffer(content, dtype).reshape(shape, order=order).copy()
 
 
 class _ChumpyArray(_Record):
     """`chumpy.Ch`: the value is in `x`."""
 
     def array(self) -> np.ndarray:
-        return np.asarray(plain_array(self.state["x"]))
+        return _expect_array(self.state["x"])
 
 
 class _ChumpySelect(_Record):
     """`chumpy.reordering.Select`: entries `idxs` of the flattened `a`, in a new shape."""
 
     def array(self) -> np.ndarray:
-        flat = plain_array(self.state["a"]).ravel()
-        return flat[np.asarray(self.state["idxs"])].reshape(self.state["preferred_shape"])
+        flat = _expect_array(self.state["a"]).ravel()
+        shape = [int(_plain_array(n)) for n in self.state["preferred_shape"]]
+        return flat[_expect_array(self.state["idxs"])].reshape(shape)
 
 
 class _SparseMatrix(_Record):
@@ -58,9 +125,12 @@ class _SparseMatrix(_Record):
     kind: Callable[..., Any]
 
     def array(self) -> np.ndarray:
-        parts = (self.state["data"], self.state["indices"], self.state["indptr"])
+        parts = tuple(_expect_array(self.state[name]) for name in ("data", "indices", "indptr"))
         shape = self.state.get("_shape", self.state.get("shape"))
-        matrix = type(self).kind(parts, shape=shape)
+        rows, columns = (int(_plain_array(n)) for n in shape)
+        if rows * columns * parts[0].itemsize > MAX_BYTES:
+            raise ValueError(f"a sparse matrix of {rows} x {columns} is too large")
+        matrix = type(self).kind(parts, shape=(rows, columns))
         matrix.check_format(full_check=True)
         return np.asarray(matrix.todense())
 
@@ -73,34 +143,53 @@ class _CsrMatrix(_SparseMatrix):
     kind = scipy.sparse.csr_matrix
 
 
-def _reconstruct_record(cls: type, base: type, state: object) -> _Record:
+# What a pickle calls as a function is a class here, too: a pickle may set attributes of whatever
+# it names, those of a function among them, but of a record only its state.
+
+
+class _Reconstruct(_Record):
+    """`numpy.core.multiarray._reconstruct`: an empty array, whose state follows."""
+
+    def __new__(cls, kind: type, *_: object) -> Any:
+        if kind is not _NumpyArray:
+            raise UnsafePickleError("the pickle rebuilds an object that is not an array")
+        return _NumpyArray()
+
+
+class _ReconstructRecord(_Record):
     """`copyreg._reconstructor` of a Python 2 object, for our records alone."""
-    if not (isinstance(cls, type) and issubclass(cls, _Record) and base is object):
-        raise UnsafePickleError("the pickle rebuilds an object that is not a chumpy or SciPy array")
-    return cls()
+
+    def __new__(cls, kind: type, base: type, *_: object) -> Any:
+        if not (isinstance(kind, type) and issubclass(kind, _Record) and base is object):
+            raise UnsafePickleError(
+                "the pickle rebuilds an object that is not a chumpy or SciPy array"
+            )
+        return kind()
 
 
-def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
+class _EncodeLatin1(_Record):
     """`_codecs.encode` as pickle protocol 2 uses it for bytes, and no other codec."""
-    if encoding not in ("latin1", "latin-1"):
-        raise UnsafePickleError(f"the pickle asks for the text codec {encoding!r}")
-    return text.encode("latin1")
+
+    def __init__(self, text: str, encoding: str = "latin1") -> None:
+        if encoding not in ("latin1", "latin-1"):
+            raise UnsafePickleError(f"the pickle asks for the text codec {encoding!r}")
+        super().__init__(text)
 
 
-def _numpy_names() -> dict[tuple[str, str], Any]:
-    core = getattr(np, "_core", None) or np.core
-    names = {}
+def _numpy_names() -> dict[tuple[str, str], type]:
+    names: dict[tuple[str, str], type] = {}
     for module in ("numpy.core", "numpy._core"):
-        names[f"{module}.multiarray", "_reconstruct"] = core.multiarray._reconstruct
-        names[f"{module}.multiarray", "scalar"] = core.multiarray.scalar
-    return {**names, ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+        names[f"{module}.multiarray", "_reconstruct"] = _Reconstruct
+        names[f"{module}.multiarray", "scalar"] = _NumpyScalar
+        names[f"{module}.numeric", "_frombuffer"] = _NumpyBuffer
+    return {**names, ("numpy", "ndarray"): _NumpyArray, ("numpy", "dtype"): _NumpyType}
 
 
-_ALLOWED: dict[tuple[str, str], Any] = {
+_ALLOWED: dict[tuple[str, str], type] = {
     **_numpy_names(),
-    ("copy_reg", "_reconstructor"): _reconstruct_record,
-    ("copyreg", "_reconstructor"): _reconstruct_record,
-    ("_codecs", "encode"): _encode_latin1,
+    ("copy_reg", "_reconstructor"): _ReconstructRecord,
+    ("copyreg", "_reconstructor"): _ReconstructRecord,
+    ("_codecs", "encode"): _EncodeLatin1,
     ("__builtin__", "set"): set,  # chumpy keeps its bookkeeping in sets
     ("builtins", "set"): set,
     ("__builtin__", "object"): object,
@@ -123,34 +212,75 @@ class _RestrictedUnpickler(pickle.Unpickler):
             ) from None
 
 
-def plain_array(value: Any) -> Any:
-    """The NumPy array that a record stands for; any other value as it is."""
-    return value.array() if isinstance(value, _Record) else value
-
-
-def load_pickle(path: Path) -> dict[str, Any]:
-    """Read a pickled dictionary of arrays, numbers and text.
+def load_pickle(path: Path, names: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+    """Read those of the values called `names` that a pickled dictionary of arrays holds.
 
     Args:
         path: a `.pkl` written by Python 2 or 3.
+        names: of arrays, numbers, texts or lists of these.
 
     Returns:
-        The dictionary, with chumpy and SciPy objects turned into NumPy arrays.
+        The values by name, with NumPy's, chumpy's and SciPy's objects as NumPy arrays; and the
+        names of all that it holds.
 
     Raises:
         UnsafePickleError: the file names a class or function other than plain arrays.
-        ValueError: the file is no pickle of a dictionary.
+        ValueError: the file is no pickle of a dictionary, or is damaged.
+        OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        try:
-            content = _RestrictedUnpickler(file, encoding="latin1").load()
-        except UnsafePickleError as error:
-            raise UnsafePickleError(f"{path}: refused: {error}") from None
-        except Exception as error:  # a damaged pickle can raise nearly anything
-            raise ValueError(f"{path}: not a readable pickle ({error})") from error
+    pickled = path.read_bytes()
+    try:
+        _check_memo(pickled)
+        content = _RestrictedUnpickler(io.BytesIO(pickled), encoding="latin1").load()
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"{path}: refused: {_one_line(error)}") from None
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise ValueError(f"{path}: not a readable pickle ({_one_line(error)})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a pickled dictionary, got {type(content).__name__}")
     try:
-        return {str(key): plain_array(value) for key, value in content.items()}
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: an array in the pickle is incomplete ({error!r})") from error
+        found = {name: _plain_value(content[name]) for name in names if name in content}
+    except Exception as error:  # the states of arrays can be anything, too
+        raise ValueError(
+            f"{path}: an array in the pickle is incomplete ({_one_line(repr(error))})"
+        ) from error
+    return found, [key for key in content if isinstance(key, str)]
+
+
+def _one_line(error: object) -> str:
+    """What an error says, in one line: names and numbers in it come from the file."""
+    return "".join(c if c.isprintable() else "?" for c in str(error)[:_MAX_TEXT])
+
+
+def _check_memo(pickled: bytes) -> None:
+    """ValueError where a number in the memo, a list as long as the largest, is out of order."""
+    for count, (opcode, number, _) in enumerate(pickletools.genops(pickled)):
+        if opcode.name in _MEMO_OPCODES and int(number or 0) > count + 1:
+            raise ValueError(f"the memo jumps to {number}")
+
+
+def _plain_value(value: Any) -> Any:
+    """With arrays for records, also those in a list or an array of objects, which becomes one."""
+    items = value.objects if isinstance(value, _NumpyArray) else value
+    if not isinstance(items, list):
+        return _plain_array(value)
+    arrays, total = [], 0
+    for item in items:
+        arrays.append(_plain_array(item))
+        total += 8 * getattr(arrays[-1], "size", 1)  # float64, as its readers take it
+        if total > MAX_BYTES:  # one array may stand in a list very often
+            raise ValueError(f"a list of arrays unpacks to more than {MAX_BYTES >> 30} GiB")
+    return arrays
+
+
+def _plain_array(value: Any) -> Any:
+    """The array, or number, that a record stands for; any other value as it is."""
+    return value.array() if isinstance(value, _Record) else value
+
+
+def _expect_array(value: Any) -> np.ndarray:
+    """An array within another; lists are none, of which a few bytes can make endless ones."""
+    array = _plain_array(value)
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"expected an array, got {type(array).__name__}")
+    return array

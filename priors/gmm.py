@@ -14,6 +14,7 @@ from torch import Tensor
 
 BUNDLED_POSE_PRIOR = Path(__file__).with_name("assets") / "pose_prior.npz"
 POSE_DIM = 69  # axis-angle of SMPL's joints 1 to 23
+_MAX_REASON = 300  # characters
 
 
 class MaxMixturePrior(torch.nn.Module):
@@ -75,8 +76,9 @@ class MaxMixturePrior(torch.nn.Module):
 
 
 def _check_mixture(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> None:
-    M = len(weights)
-    if means.shape != (M, POSE_DIM) or covariances.shape != (M, POSE_DIM, POSE_DIM):
+    M = weights.size
+    shapes = [array.shape for array in (weights, means, covariances)]
+    if shapes != [(M,), (M, POSE_DIM), (M, POSE_DIM, POSE_DIM)]:
         raise ValueError(
             f"a pose prior of {M} components needs means {(M, POSE_DIM)} and covariances "
             f"{(M, POSE_DIM, POSE_DIM)}, got {means.shape} and {covariances.shape}"
@@ -101,11 +103,15 @@ def load_pose_prior(
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = [file[key] for key in ("weights", "means", "covariances")]
+        # Of a member that is no array, NumPy gives the bytes.
+        if not all(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in arrays):
+            raise ValueError("weights, means and covariances must be floating-point numbers")
         return MaxMixturePrior(*arrays).to(dtype)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such pose prior; make one with `fit-cli prior fit`") from None
-    except (ValueError, KeyError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a pose prior ({error})") from error
+    except Exception as error:  # a damaged archive can raise nearly anything
+        reason = str(error).partition("\n")[0][:_MAX_REASON]
+        raise ValueError(f"{path}: not a pose prior ({reason})") from error
 
 
 def save_pose_prior(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,6 +155,8 @@ def build_network(checkpoint: Checkpoint, path: Path | str, body: Body | None) -
         InputError: the config or the weights are not of this program.
     """
     config = config_from_dict(checkpoint.config, source=f"{path}: its config")
+    with torch.device("meta"):  # without memory: a stranger's config may ask for any amount
+        _check_fits(make_network(config, body), checkpoint, path)
     network = make_network(config, body)
     load_weights(network, checkpoint, path)
     return network
@@ -165,13 +168,18 @@ def load_weights(network: nn.Module, checkpoint: Checkpoint, path: Path | str) -
     Raises:
         InputError: tensors are missing, left over or of another shape; nothing is changed.
     """
+    _check_fits(network, checkpoint, path)
+    network.load_state_dict(checkpoint.model)
+
+
+def _check_fits(network: nn.Module, checkpoint: Checkpoint, path: Path | str) -> None:
+    """InputError where the checkpoint's tensors are not those of the network."""
     misfit = _misfit(network, checkpoint.model)
     if misfit:
         raise InputError(
             f"{path}: does not fit the network {checkpoint.architecture} of its config: {misfit}; "
             "was it made by another version?"
         )
-    network.load_state_dict(checkpoint.model)
 
 
 def start_from(network: nn.Module, path: Path | str) -> None:
@@ -222,6 +230,7 @@ def _build(checkpoint: Checkpoint, path: Path | str, body: Body | None) -> nn.Mo
 
 def _read_plain(path: Path | str) -> Any:
     """The plain containers and tensors of a file that `torch.save` wrote."""
+    _check_unpacked(Path(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles of a kind that is refused anyway
@@ -241,6 +250,22 @@ def _read_plain(path: Path | str) -> Any:
         raise InputError(_damaged(path)) from error
     except Exception as error:  # torch raises whatever its reader stumbled over in the bytes
         raise InputError(_damaged(path)) from error
+
+
+def _check_unpacked(path: Path) -> None:
+    """InputError for a decompression bomb: `torch.save` compresses nothing."""
+    if not zipfile.is_zipfile(path):  # of the older layout, or for `torch.load` to refuse
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+    except Exception as error:  # a damaged archive can raise nearly anything
+        raise InputError(_damaged(path)) from error
+    if unpacked > path.stat().st_size:
+        raise InputError(
+            f"{path}: is compressed and would unpack to {unpacked} bytes; save it again by "
+            "torch.save, which compresses nothing"
+        )
 
 
 def _damaged(path: Path | str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import reprlib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -195,12 +196,14 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Any:
             range; the message names the file, the dotted key and the nearest known one.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check the path of the config") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error}); give a YAML file") from error
-    except yaml.YAMLError as error:
+    try:
+        raw = yaml.safe_load(text)
+    except Exception as error:  # PyYAML's dates and numbers raise what Python's do
         raise InputError(f"{path}: is not valid YAML{_where(error)}; correct it") from error
     if not isinstance(raw, dict):
         raise InputError(f"{path}: holds no settings; a config is a YAML mapping, task: ... first")
@@ -221,17 +224,19 @@ def config_from_dict(raw: Mapping[str, Any], *, source: str = "config") -> Any:
     """
     name = raw.get("task")
     if not isinstance(name, str):
-        raise InputError(f"{source}: task must name what to train, got {name!r}; add task: NAME")
+        raise InputError(
+            f"{source}: task must name what to train, got {_shown(name)}; add task: NAME"
+        )
     try:
         cls = config_class(name)
     except ValueError as error:
-        raise InputError(f"{source}: {error}") from error
+        raise InputError(f"{source}: {_printable(str(error))}") from error
     # Within a tuple, because pydantic hands its config down to dataclasses but takes none for one.
     adapter = TypeAdapter(tuple[cls], config=ConfigDict(extra="forbid"))  # type: ignore[valid-type]
     try:
         return adapter.validate_python((dict(raw),))[0]
     except ValidationError as error:
-        raise InputError(f"{source}: {_sentence(error, cls)}") from error
+        raise InputError(f"{source}: {_printable(_sentence(error, cls))}") from error
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -244,7 +249,7 @@ def dump_config(config: Any) -> str:
     return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def _where(error: yaml.YAMLError) -> str:
+def _where(error: Exception) -> str:
     """In which line the YAML is wrong, where known."""
     mark = getattr(error, "problem_mark", None)
     return "" if mark is None else f" in line {mark.line + 1} ({getattr(error, 'problem', '')})"
@@ -257,19 +262,25 @@ def _overridden(raw: dict[str, Any], override: str) -> dict[str, Any]:
         raise InputError(f"--set {override}: expected KEY=VALUE, such as training.steps=100")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except Exception as error:  # as in `load_config`
         raise InputError(f"--set {override}: the value is not valid YAML; quote it") from error
     return _with(raw, key.split("."), value, override)
 
 
 def _with(raw: Any, keys: Sequence[str], value: Any, override: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
-        raise InputError(f"--set {override}: there are no settings below {raw!r}; check the key")
+        raise InputError(
+            f"--set {override}: there are no settings below {_shown(raw)}; check the key"
+        )
     first, *rest = keys
     return {**raw, first: _with(raw.get(first, {}), rest, value, override) if rest else value}
 
 
 # --- Errors -----------------------------------------------------------------------------------
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_MAX_TEXT = 1000  # characters of a message
 
 _UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
 
@@ -292,7 +303,20 @@ def _wrong_value(details: ErrorDetails, key: str) -> str:
     if details["type"] == "dataclass_type":
         message = "should hold settings below it"
     message = message.removeprefix("Input ")
-    return f"{key} {message[0].lower() + message[1:]}, got {details['input']!r:.80}; correct it"
+    return f"{key} {message[0].lower() + message[1:]}, got {_shown(details['input'])}; correct it"
+
+
+def _shown(value: Any) -> str:
+    """A value in a few characters, however much aliases in the YAML make of it."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no numbers of thousands of digits
+        return f"a huge {type(value).__name__}"
+
+
+def _printable(text: str) -> str:
+    """In one line; keys and names come from the file."""
+    return "".join(c if c.isprintable() else ascii(c).strip("'") for c in text[:_MAX_TEXT])
 
 
 def _advice(key: str, cls: type) -> str:

@@ -394,7 +394,7 @@ def test_fit_takes_estimates_from_python(body, people, truth, guess):
     assert after.mean() < 0.7 * before.mean()
     with pytest.raises(ValueError, match="init has 3 estimates for 6 people"):
         fitting.fit(people.keypoints_2d, image_size=SIZE, init=guess.select(torch.arange(3)))
-    with pytest.raises(ValueError, match="starts must be at least 1"):
+    with pytest.raises(ValueError, match="starts must be 1 to 18"):
         fitting.fit(people.keypoints_2d, image_size=SIZE, init=guess, starts=0)
     with pytest.raises(ValueError, match=r"body_pose of init must be \(6, 69\)"):
         fitting.fit(

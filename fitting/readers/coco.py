@@ -108,7 +108,7 @@ def _categories(header: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _annotation_id(record: Mapping[str, Any], known: Collection[int]) -> int:
     annotation_id = record.get("id")
-    if type(annotation_id) is not int or abs(annotation_id) > np.iinfo(np.int64).max:
+    if type(annotation_id) is not int or not _is_id(annotation_id):
         raise RowError("the annotation has no integer id; give one to every annotation or to none")
     if annotation_id in known:
         raise RowError(f"annotation id {annotation_id} occurs before; give every one its own")
@@ -170,13 +170,13 @@ class _ListedPictures:
         self._images = request.images
         self._records: dict[Any, Mapping[str, Any]] = {}
         for record in records:
-            if isinstance(record, dict) and isinstance(record.get("id"), (int, str)):
+            if isinstance(record, dict) and _is_id(record.get("id")):
                 self._records.setdefault(record["id"], record)
         self._found: dict[Any, Picture] = {}
 
     def find(self, image_id: Any) -> Picture:
         """The picture with this id."""
-        if not isinstance(image_id, (int, str)) or image_id not in self._records:
+        if not _is_id(image_id) or image_id not in self._records:
             raise RowError(f"image_id {shown(image_id)} is not in the list of images; add it there")
         if image_id not in self._found:
             self._found[image_id] = self._look_up(self._records[image_id])
@@ -219,13 +219,23 @@ class _ResultPictures:
 
     def find(self, image_id: Any) -> Picture:
         """The picture with this id."""
-        if not isinstance(image_id, (int, str)) or image_id not in self._names:
+        if not _is_id(image_id) or image_id not in self._names:
             raise RowError(
                 f"no picture in {self._images} is called {shown(image_id)}; add it there"
             )
         if image_id not in self._found:
             self._found[image_id] = measure_picture(self._images, self._names[image_id])
         return self._found[image_id]
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a picture or a person may be called so.
+
+    Of numbers without limit, millions share one hash, and looking one up takes as long.
+    """
+    if isinstance(value, int):
+        return abs(value) <= np.iinfo(np.int64).max
+    return isinstance(value, str)
 
 
 def _pixels(value: Any) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..files import InputError
 from ..images import ImageError, read_size
+from ..npz import read_npz
 from ..people import MAX_NAME, People, Problem, check_rows, index_within_image
 
 _NUMBER_TYPES = {int, float}  # of JSON; bool, a kind of int in Python, is none of its numbers
@@ -303,18 +304,12 @@ def load_arrays(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarra
 
     Raises:
         InputError: the file is no `.npz`, damaged, or one of these arrays would have to be
-            unpickled: a stranger's file must not run code.
+            unpickled: a stranger's file must not run code. See `npz.read_npz`.
     """
     _read_start(path)
     try:
-        with zipfile.ZipFile(path):  # numpy.load would read other kinds of files, too
-            pass
-        with np.load(path, allow_pickle=False) as loaded:
-            keys = list(loaded)
-            if not all(key.isprintable() for key in keys):  # for one line of a message
-                raise ValueError("a name that cannot be printed")
-            return {name: loaded[name] for name in names if name in keys}, keys
-    except Exception as error:  # a damaged archive can raise nearly anything
+        return read_npz(path, names)
+    except (ValueError, OSError) as error:
         raise InputError(
             f"{path} cannot be read as .npz ({first_line(error)}); save it again by numpy.savez "
             "with arrays of numbers and strings only"

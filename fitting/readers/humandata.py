@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..files import InputError
+from ..npz import PickledArrayError
 from ..people import People, Problem
 from ..skeleton import KEYPOINT_SETS, SMPL_JOINTS, KeypointSet, keypoint_set
 from .columns import Columns, as_numbers, as_texts, collect_columns
@@ -143,7 +144,7 @@ def _load(request: Request, names: list[str]) -> dict[str, np.ndarray]:
         try:
             found |= load_arrays(request.path, [name])[0]
         except InputError as error:
-            if "allow_pickle" not in str(error):
+            if not isinstance(error.__cause__, PickledArrayError):
                 raise
             raise InputError(
                 f"{request.path}: {name} is pickled, which could run code and is not read; where "

@@ -68,8 +68,8 @@ def list_variables(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the variables, which are not loaded."""
     try:
         found = {}
-        for element, order in _elements(path, _PREFIX):
-            _, shape, name, _ = _start(element[8:], order)
+        for stored in _variables(path):
+            _, shape, name, _ = stored.start
             found[name] = shape
         return found
     except _DamagedError as error:
@@ -79,10 +79,10 @@ def list_variables(path: Path) -> dict[str, tuple[int, ...]]:
 def load_variable(path: Path, name: str) -> Value:
     """One variable: an array of numbers, a text, or the records of a structure array."""
     try:
-        for element, order in _elements(path, _MAX_BYTES):
-            if _start(element[8 : 8 + _PREFIX], order)[2] == name:
-                _, data, _ = _element(element, 0, order)
-                return _parsed(_Array(data, order, path))
+        for stored in _variables(path):
+            if stored.start[2] == name:
+                _, data, _ = _element(stored.element(_MAX_BYTES), 0, stored.order)
+                return _parsed(_Array(data, stored.order, path))
     except _DamagedError as error:
         raise _unreadable(path, error) from error
     raise InputError(f"{path} has no variable {name}")
@@ -126,8 +126,25 @@ def text_of(value: Value) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _elements(path: Path, max_bytes: int) -> Iterator[tuple[memoryview, str]]:
-    """The variables of a file, at most so many bytes of each, with their tags."""
+@dataclass(frozen=True)
+class _Stored:
+    """One variable as it lies in the file, perhaps compressed."""
+
+    kind: int
+    data: memoryview  # with its tag, unless it is compressed
+    order: str
+
+    def element(self, max_bytes: int) -> memoryview:
+        """Its tag and content, at most so many bytes of them where it is compressed."""
+        return _decompressed(self.data, max_bytes) if self.kind == _COMPRESSED else self.data
+
+    @property
+    def start(self) -> tuple[int, tuple[int, ...], str, int]:
+        """See `_start`: what can be told without unpacking the whole."""
+        return _start(self.element(_PREFIX)[8 : 8 + _PREFIX], self.order)
+
+
+def _variables(path: Path) -> Iterator[_Stored]:
     content = memoryview(path.read_bytes())
     order = _BYTE_ORDERS.get(bytes(content[126:_HEADER]), "")
     if not order:
@@ -135,10 +152,8 @@ def _elements(path: Path, max_bytes: int) -> Iterator[tuple[memoryview, str]]:
     at = _HEADER
     while at < len(content):
         kind, data, end = _element(content, at, order)
-        if kind == _COMPRESSED:
-            yield _decompressed(data, max_bytes), order
-        elif kind == _MATRIX:
-            yield content[at:end], order
+        if kind in (_COMPRESSED, _MATRIX):
+            yield _Stored(kind, data if kind == _COMPRESSED else content[at:end], order)
         at = end
 
 

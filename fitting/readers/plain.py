@@ -138,7 +138,8 @@ def set_of_arrays(arrays: Mapping[str, Any], request: Request) -> str:
 
 
 def _set_name(arrays: Mapping[str, Any], request: Request) -> str:
+    texts = as_texts(np.reshape(arrays["keypoint_set"], 1), request.path, "keypoint_set")
     try:
-        return keypoint_set(str(arrays["keypoint_set"])).name
+        return keypoint_set(texts[0]).name
     except ValueError as error:
         raise InputError(f"{request.path}: {error}") from error

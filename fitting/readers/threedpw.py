@@ -62,14 +62,14 @@ READER = Reader(holds="3DPW's .pkl with poses2d", recognises=_recognises, read=_
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = load_pickle(path)
+        content, keys = load_pickle(path, (*_REQUIRED, "campose_valid"))
     except (ValueError, OSError) as error:
         raise InputError(first_line(error)) from error
     missing = [key for key in _REQUIRED if key not in content]
     if missing:
         raise InputError(
-            f"{path} has no {missing[0]}, it holds {list_keys(content)}; give a sequence file of "
-            "3DPW"
+            f"{path} has no {missing[0]}, it holds {list_keys(dict.fromkeys(keys))}; give a "
+            "sequence file of 3DPW"
         )
     return content
 
@@ -132,9 +132,8 @@ def _valid(flags: Any, poses: list[np.ndarray], path: Path) -> np.ndarray:
 def _picture_prefix(sequence: Any, request: Request) -> str:
     """What stands before the number in the names of a sequence's pictures."""
     if not isinstance(sequence, str) or not is_safe_name(sequence) or not sequence:
-        raise InputError(
-            f"{request.path}: sequence must be a name of a folder, got {shown(sequence)}"
-        )
+        got = shown(sequence) if isinstance(sequence, str) else type(sequence).__name__
+        raise InputError(f"{request.path}: sequence must be a name of a folder, got {got}")
     for folder in _FOLDERS:
         if request.images is not None and (request.images / folder / sequence).is_dir():
             return f"{folder}{sequence}/image_"
@@ -149,8 +148,5 @@ def _arrays(value: Any) -> list[np.ndarray]:
 
 
 def _array(value: Any) -> np.ndarray:
-    """Any value as an array, of objects where it is no array of numbers."""
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError, OverflowError):  # ragged lists, and the like
-        return np.array(None)
+    """An array as it is; anything else as one that holds no numbers."""
+    return value if isinstance(value, np.ndarray) else np.array(None)

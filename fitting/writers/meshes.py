@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..body import Body, pose_body
-from ..files import InputError
+from ..files import InputError, short_name
 from ..meshes import write_mesh
 from ..posing import params_of
 from ..table import FitsTable
@@ -65,7 +65,7 @@ def write_meshes(
         with torch.no_grad():
             posed = pose_body(body, params_of(table.select(batch), body.v_template))
         for row, mesh in zip(batch, posed.vertices.cpu().numpy(), strict=True):
-            stem = Path(image[row]).stem or "no-picture"
+            stem = short_name(Path(image[row]).stem) or "no-picture"
             write_mesh(folder / f"{row:06d}_{stem}_{person[row]}.{suffix}", mesh, faces)
         progress(len(batch))
     return len(rows)
