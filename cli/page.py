@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from .page_file import base64_of, write_html
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import jinja2
 
     from fitting.people import Problem
     from fitting.skeleton import KeypointSet
@@ -25,8 +22,8 @@ MAX_PLAIN = 50  # people of the list that is shown where scripts do not run
 GOOD_ERROR, FAIR_ERROR = 0.03, 0.06  # relative errors that the page colours green and amber
 # In the order they are run; each file says what it defines.
 SCRIPTS = (
-    "elements", "data", "body", "crop", "studio", "meshes", "marks", "charts", "gallery", "stage",
-    "person", "main",
+    "elements", "about", "data", "body", "crop", "studio", "meshes", "marks", "charts", "gallery",
+    "stage", "person", "main",
 )  # fmt: skip
 
 
@@ -63,31 +60,17 @@ def write_page(path: Path | str, page: Page) -> None:
     Raises:
         OutputError: the page cannot be written.
     """
-    from fitting.files import write_atomically
-
-    style = _read("static/report", "page.css")
-    # Names that the files give are the page's own, none the browser's or a library's.
-    script = "".join(_read("static/report", f"{name}.js") for name in SCRIPTS)
-    script = f'(() => {{\n"use strict";\n{script}}})();\n'
-    library = "" if page.body is None else _read("static/three", "three.js")
-    text = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            page=page,
-            about=_about(page),
-            plain=list(_plain_rows(page.people)),
-            records=_base64(b"" if page.people is None else page.people.records.tobytes()),
-            body=_base64(b"" if page.body is None else page.body.content),
-            style=style,
-            script=script,
-            library=library,
-            policy=_policy(style, (script, library)),
-        )
+    write_html(
+        path,
+        "report.html",
+        scripts=SCRIPTS,
+        with_three=page.body is not None,
+        page=page,
+        about=_about(page),
+        plain=list(_plain_rows(page.people)),
+        records=base64_of(b"" if page.people is None else page.people.records.tobytes()),
+        body=base64_of(b"" if page.body is None else page.body.content),
     )
-    # A file name that is not valid UTF-8 may stand in a problem: show "?" for it.
-    encoded = text.encode("utf-8", errors="replace")
-    write_atomically(path, lambda stream: stream.write(encoded))
 
 
 def summarize(people: PagePeople | None) -> dict[str, str]:
@@ -149,41 +132,3 @@ def _plain_rows(people: PagePeople | None) -> Iterable[dict[str, Any]]:
             "error": value["errorPx"],
             "pictures": asdict(person_files(value["row"])) if value["drawn"] else {},
         }
-
-
-def _environment() -> jinja2.Environment:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: _read("templates", name)),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment
-
-
-def _policy(style: str, scripts: Iterable[str]) -> str:
-    """Content security policy: these scripts and this style run, and nothing is fetched.
-
-    Should a hostile name ever be taken for markup, it could neither run nor call home.
-    """
-    allowed = " ".join(_hash_source(script) for script in scripts)
-    return (
-        f"default-src 'none'; base-uri 'none'; form-action 'none'; script-src {allowed}; "
-        f"style-src {_hash_source(style)}; img-src 'self' file: data: blob:"
-    )
-
-
-def _hash_source(text: str) -> str:
-    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
-
-
-def _base64(content: bytes) -> str:
-    return b64encode(content).decode("ascii")
-
-
-def _read(folder: str, name: str) -> str:
-    return (files("cli") / folder / name).read_text("utf-8")

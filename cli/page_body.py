@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +71,14 @@ def pack_body(body: Body, keypoint_set: KeypointSet) -> PageBody:
         offset += values.nbytes
     content = b"".join(values.tobytes() for values, _ in arrays.values())
     return PageBody(arrays=about, content=zlib.compress(content, level=9))
+
+
+def licence_note(body: Path) -> str:
+    """What to say of a page that holds somebody's own body, read from the file `body`."""
+    return (
+        f"This page holds the body {body.name}. Before you pass it on, see whether its licence "
+        "lets you, or make the page again with fit-cli report --no-mesh."
+    )
 
 
 def _exact(tensor: Any, kind: str) -> tuple[np.ndarray, None]:

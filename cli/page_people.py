@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .page_file import short
+
 if TYPE_CHECKING:
     from fitting.table import FitsTable
 
@@ -156,4 +158,4 @@ def _plain(column: np.ndarray) -> list[Any]:
     """As JSON can hold it: short numbers, None for NaN and infinity."""
     if column.dtype.kind != "f":
         return column.tolist()
-    return [float(f"{v:.{DIGITS}g}") if np.isfinite(v) else None for v in column.tolist()]
+    return [short(value, DIGITS) for value in column.tolist()]

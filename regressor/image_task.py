@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fitting.body import Body, load_body
 from fitting.camera import project_points, weak_to_transl
-from fitting.files import InputError
+from fitting.files import InputError, write_json
 from fitting.keypoint_body import KeypointBody
 from fitting.keypoints import map_keypoints
 from fitting.metrics import mpjpe, pa_mpjpe, pve
@@ -43,9 +43,11 @@ from .image_networks import ImageRegressor, locate_crops
 from .image_sources import DataSourceConfig, read_source
 from .learner import DTYPES
 from .loop import FitLoop, LoopConfig, LoopPeople
+from .snapshots import SHOWN, ShownPeople, Snapshots, concatenate_shown, cut_shown
 from .task import Batch
 
 LABELS = "labels"  # folder of a run: tables of the best fits known
+COUNTS = "people.json"  # in it: how many people were left out of each
 _PCK_SHARE = 0.1  # of the longer side of the box about the person
 _CHUNK = 64  # people estimated at once when judged
 _SHOWN = 8  # people in a picture of overlays
@@ -138,6 +140,7 @@ class ImageTask:
         in_3d = self.validation.sources[0].mean is not None
         self.judged_by = "pa_mpjpe_mm" if in_3d else "keypoint_error"
         self.keypoint_body = KeypointBody(self.body, map_keypoints(self.body, self.data.keypoints))
+        self._snapshots: Snapshots | None = None
         self._real_people = None
         if config.adversarial.encoder > 0:
             self._real_people = RealPeople(load_mocap(), seed=config.seed)
@@ -145,11 +148,10 @@ class ImageTask:
     def encode(self, images: Tensor) -> Tensor:
         """Features of crops (B, 3, S, S), in the precision of the training, on the CPU."""
         device, dtype = choose_device("auto"), DTYPES[self.config.training.precision]
-        encoder = find_regressor(self.network).encoder.to(device).eval()
-        # a third faster than channel by channel, for what is narrow and deep
-        images = images.to(device, memory_format=torch.channels_last)
+        regressor = find_regressor(self.network)
+        regressor.encoder.to(device).eval()
         with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return encoder(images).cpu()
+            return regressor.encode(images.to(device)).cpu()
 
     def _make_loop(self, config: LoopConfig) -> FitLoop:
         datasets = {
@@ -218,14 +220,38 @@ class ImageTask:
         return {"loss": total, **losses}
 
     def begin_files(self, run: Path, group: Group) -> None:
-        """Make the store of fits; see `task.KeepsFiles`."""
+        """Make the store of fits, and have no snapshots yet; see `task.KeepsFiles`."""
         if self.loop is not None:
             self.loop.begin(run, group)
+        self._snapshots = Snapshots(run, self._choose_shown, self.body_sha256)
+        if group.is_first:
+            self._snapshots.keep_until(-1)
 
     def resume_files(self, run: Path, step: int) -> None:
-        """Open the store of fits."""
+        """Open the store of fits, and have the snapshots of up to this step."""
         if self.loop is not None:
             self.loop.resume(run, step)
+        self._snapshots = Snapshots(run, self._choose_shown, self.body_sha256)
+        self._snapshots.keep_until(step)
+
+    def show_files(self, step: int, network: nn.Module) -> None:
+        """Take a snapshot of a few people."""
+        assert self._snapshots is not None, "begin or resume a run first"
+        device = next(network.parameters()).device
+        self._snapshots.take(
+            step,
+            lambda batch: _estimate(network, {n: v.to(device) for n, v in batch.items()}),
+            self.loop,
+        )
+
+    def _choose_shown(self) -> ShownPeople:
+        """Some of those that the network is judged by, and some of those fitted in the loop."""
+        size, datasets = self.config.data.crop_size, self.loop.datasets if self.loop else {}
+        parts = [cut_shown(self.validation.sources[0].first(SHOWN), size)]
+        for number, known in datasets.items():
+            some = self.data.sources[number].first(-(-SHOWN // len(datasets)))
+            parts.append(cut_shown(some, size, dataset=known.name))
+        return concatenate_shown(parts)
 
     def save_files(self, step: int, group: Group) -> None:
         """Save what changed in the store."""
@@ -238,14 +264,20 @@ class ImageTask:
             self.loop.opened.commit(group)
 
     def finish_files(self, run: Path, group: Group) -> None:
-        """Write the best fits known as tables: `labels/00.parquet` of the first source, ..."""
+        """Write the best fits known as tables: `labels/00.parquet` of the first source, ...
+
+        Beside them stands how many people there are in the files, and how many of them were kept.
+        """
         if self.loop is None or not group.is_first:
             return
         (run / LABELS).mkdir(exist_ok=True)
-        for number in self.loop.datasets:
-            source = self.config.data.sources[number]
-            table = self.loop.labels(number, read_source(source))
+        counts = {}
+        for number, known in self.loop.datasets.items():
+            people = read_source(self.config.data.sources[number])
+            table = self.loop.labels(number, people)
             write_fits(run / LABELS / f"{number:02d}.parquet", table)
+            counts[known.name] = {"in_file": len(people), "kept": len(table)}
+        write_json(run / LABELS / COUNTS, counts)
 
     def describe_files(self) -> dict[str, float]:
         """Statistics of the store."""
@@ -263,9 +295,18 @@ class ImageTask:
         """Whom the network is judged by, read once."""
         return self.validation.first(self.config.evaluation.people)
 
+    def _judged(self, network: nn.Module) -> Batch:
+        """Them, with the features that a frozen encoder has always seen in them."""
+        batch, regressor = self._held_out, find_regressor(network)
+        if regressor.frozen and "features" not in batch:
+            device = next(network.parameters()).device
+            parts = [regressor.encode(p.to(device)) for p in batch["images"].split(_CHUNK)]
+            batch["features"] = torch.cat(parts).cpu()
+        return batch
+
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Errors on held-out people; those in 3D on SMPL's 24 joints, from the pelvis."""
-        truth = self._held_out
+        truth = self._judged(network)
         seen = [self.see(network, chunk) for chunk in _chunks(truth)]
         found = {name: torch.cat([part[name] for part in seen]).numpy() for name in seen[0]}
         metrics: dict[str, float] = {}

@@ -1,4 +1,8 @@
-"""What a run leaves in its folder besides checkpoints: metrics.jsonl, TensorBoard, run.json."""
+"""What a run leaves in its folder besides checkpoints: metrics.jsonl, TensorBoard, run.json.
+
+When each line was written stands in a file of its own, times.jsonl: metrics.jsonl is the same for
+a run that was cut short and went on as for one that was left alone.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import numpy as np
 from fitting.files import OutputError, write_atomically
 
 METRICS_NAME = "metrics.jsonl"
+TIMES_NAME = "times.jsonl"
 RECORD_NAME = "run.json"
 TENSORBOARD_NAME = "tensorboard"
 
@@ -23,10 +28,9 @@ class RunLog:
 
     def __init__(self, folder: Path, step: int) -> None:
         """Go on after `step`; what an unfinished sitting wrote about later steps is dropped."""
-        self._path = folder / METRICS_NAME
-        kept = [line for line in _lines(self._path) if line["step"] <= step]
-        text = "".join(_dumped(line) for line in kept)
-        write_atomically(self._path, lambda stream: stream.write(text.encode("utf-8")))
+        self._metrics, self._times = folder / METRICS_NAME, folder / TIMES_NAME
+        for path in (self._metrics, self._times):
+            _keep_until(path, step)
         self._tensorboard = _make_writer(folder / TENSORBOARD_NAME, step)
 
     @property
@@ -34,17 +38,18 @@ class RunLog:
         """Whether pictures go anywhere."""
         return self._tensorboard is not None
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Add a line: `step`, and numbers or one level of named numbers.
+    def write(self, line: Mapping[str, Any], *, seconds: float) -> None:
+        """Add a line.
+
+        Args:
+            line: `step`, and numbers or one level of named numbers.
+            seconds: of training so far.
 
         Raises:
             OutputError: the disk is full, and the like.
         """
-        try:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(_dumped(line))
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror}; make room") from error
+        _append(self._metrics, line)
+        _append(self._times, {"step": line["step"], "seconds": round(seconds, 3)})
         if self._tensorboard is not None:
             for name, value in _scalars(line):
                 self._tensorboard.add_scalar(name, value, line["step"])
@@ -64,6 +69,20 @@ class RunLog:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Lines of a run's metrics.jsonl, in the order of their steps."""
     return list(_lines(folder / METRICS_NAME))
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop what an unfinished sitting wrote about later steps."""
+    text = "".join(_dumped(line) for line in _lines(path) if line["step"] <= step)
+    write_atomically(path, lambda stream: stream.write(text.encode("utf-8")))
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(_dumped(line))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; make room") from error
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

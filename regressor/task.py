@@ -56,7 +56,7 @@ class Task(Protocol):
 class KeepsFiles(Protocol):
     """A task with files of its own in the run's folder, which must agree with the checkpoint.
 
-    All methods are collective: every process calls them.
+    All methods but `show_files` are collective: every process calls them.
     """
 
     def begin_files(self, run: Path, group: Group) -> None:
@@ -76,3 +76,11 @@ class KeepsFiles(Protocol):
 
     def describe_files(self) -> dict[str, float]:
         """For the log, at each evaluation; nothing if there is nothing to tell."""
+
+    def show_files(self, step: int, network: nn.Module) -> None:
+        """At each evaluation, in the first process alone: what readers of the run shall see.
+
+        Args:
+            step: updates done.
+            network: as `Task.evaluate` gets it.
+        """

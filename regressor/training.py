@@ -59,7 +59,8 @@ def train(
     Args:
         task: its network is trained in place.
         config: of the task.
-        out: folder of the run: best.pt, last.pt, metrics.jsonl, config.yaml, run.json, tensorboard.
+        out: folder of the run: best.pt, last.pt, metrics.jsonl, times.jsonl, config.yaml, run.json,
+            tensorboard, and what the task keeps there.
         device: "auto", "cpu" or "cuda".
         start: checkpoint with the weights to begin at; none means the task's own. Of no account
             when a run is resumed.
@@ -221,7 +222,7 @@ class _Run:
             if self._files is not None:
                 line["files"] = self._files.describe_files()
         if line and self._log is not None:
-            self._log.write({"step": step, **line})
+            self._log.write({"step": step, **line}, seconds=self._clock.seconds["train"])
         if step % config.save_every == 0:
             self._save()
 
@@ -240,6 +241,8 @@ class _Run:
                 network = self._learner.judged()
                 metrics = {k: float(v) for k, v in self._task.evaluate(network).items()}
                 self._draw(network)
+                if self._files is not None:
+                    self._files.show_files(self._learner.step, network)
         self._metrics = {"step": self._learner.step, **self._group.from_first(metrics)}
         better = self._compare()
         if network is not None and better:

@@ -1,19 +1,10 @@
-"""The web page of a run in Chromium, as a reader sees and uses it.
-
-Approved pictures stand in tests/approved; BODYLOOP_APPROVE=1 replaces them by what the page looks
-like now. Look at them before you commit them. They show rendered people only.
-"""
+"""The web page of a run in Chromium, as a reader sees and uses it; see `browsing`."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import shutil
-import time
-from base64 import b64decode
-from contextlib import contextmanager
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -21,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from PIL import Image
 
 from cli.report import write_report
 from fitting.body import pose_body
@@ -36,13 +26,16 @@ from fitting.posing import params_of
 from fitting.rasterizer import render_mesh
 from fitting.skeleton import keypoint_set
 from fitting.table import PARAMETERS, build_fits, write_fits
+from tests.browsing import (
+    assert_looks_as_approved,
+    chromium,
+    nameless_controls,
+    pixels,
+    visiting,
+    wait_until,
+)
 from tests.fits import fit_columns
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-APPROVED = Path(__file__).with_name("approved")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 HOSTILE = ("<img src=x onerror=alert(1)>.jpg", "a \"b\" 'c', #?&amp;.jpg", "=1+1.jpg")
 NUM_FITTED, UNSEEN = 12, 12  # people with a fit, and the row of one without
 SIZE = (400, 320)  # of the pictures: width, height
@@ -137,37 +130,8 @@ def run(tmp_path_factory, body):
 
 @pytest.fixture(scope="module")
 def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the PATH; apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE_WEBGL)
+    with chromium() as browser:
         yield browser
-        browser.close()
-
-
-@contextmanager
-def visiting(browser):
-    """What opens pages, and a list of what they say on the console or ask of the network."""
-    contexts, faults = [], []
-
-    def open_page(url, *, width=1200, height=800, **options):
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, reduced_motion="reduce", **options
-        )
-        contexts.append(context)
-        context.set_offline(True)
-        context.set_default_timeout(60_000)
-        page = context.new_page()
-        page.on("console", lambda message: faults.append(message.text))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: faults.append(dialog.message))
-        page.on("request", lambda request: check_request(request.url, faults))
-        page.goto(url)
-        return page
-
-    yield open_page, faults
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture
@@ -192,11 +156,6 @@ def people_page(open_once):
     assert faults == []
 
 
-def check_request(url, faults):
-    if not url.startswith(("file:", "data:", "blob:")):
-        faults.append(f"asked for {url}")
-
-
 @pytest.fixture
 def page(visit, run):
     return visit(run.url)
@@ -210,16 +169,6 @@ def open_person(page, run, row):
     """The dialog of a row, as a link to it opens it."""
     page.goto(f"{run.url}#person-{row}")
     page.wait_for_selector(f"dialog[data-shown='{row}']")
-
-
-def pixels(page, selector):
-    """(H, W, 4) of a canvas, as it is before the page blends it."""
-    data_url = page.locator(selector).evaluate(
-        "canvas => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame("
-        "() => done(canvas.toDataURL()))))"  # it is drawn with the next frame
-    )
-    with Image.open(BytesIO(b64decode(data_url.split(",")[1]))) as image:
-        return np.asarray(image.convert("RGBA")).astype(float)
 
 
 def save(page, click):
@@ -464,13 +413,7 @@ def test_without_scripts_people_are_listed(visit, run):
 
 def test_every_control_has_a_name(people_page, run):
     open_person(people_page, run, 0)
-    nameless = people_page.evaluate(
-        """() => [...document.querySelectorAll("button, input, select, a, canvas, svg[role], img")]
-        .filter((e) => !(e.ariaLabel || e.innerText?.trim() || e.labels?.[0]?.innerText.trim()
-                         || e.alt || e.title || e.closest(".card")))
-        .filter((e) => e.checkVisibility()).map((e) => e.outerHTML)"""
-    )
-    assert nameless == []
+    assert nameless_controls(people_page) == []
 
 
 def test_ten_thousand_people_are_quick(visit, tmp_path):
@@ -497,14 +440,6 @@ def test_ten_thousand_people_are_quick(visit, tmp_path):
     assert "10.0" not in last.inner_text()
 
 
-def wait_until(page, is_so, argument=None, seconds=20):
-    """`page.wait_for_function`, which evaluates text in the page: its policy forbids that."""
-    until = time.monotonic() + seconds
-    while not page.evaluate(is_so, argument):
-        assert time.monotonic() < until, is_so
-        page.wait_for_timeout(20)
-
-
 @pytest.mark.parametrize(
     ("name", "row", "options"),
     [
@@ -518,20 +453,4 @@ def test_the_page_looks_as_approved(visit, run, name, row, options):
     page = visit(run.url, **options)
     if row is not None:
         open_person(page, run, row)
-    wait_until(page, "() => [...document.images].every((i) => i.complete || !i.checkVisibility())")
-    shot = Image.open(BytesIO(page.screenshot())).convert("RGB")
-    small = shot.resize((shot.width // 2, shot.height // 2), Image.Resampling.BOX)
-    path = APPROVED / f"report_{name}.png"
-    if os.environ.get("BODYLOOP_APPROVE"):
-        small.quantize(256).save(path, optimize=True)
-    with Image.open(path) as approved:
-        difference = coarse(small) - coarse(approved.convert("RGB"))
-    # Fonts differ between machines, and a letter is small; a view that is gone is not.
-    assert np.abs(difference).mean() < 4
-    assert (np.abs(difference).max(axis=2) > 60).mean() < 0.02
-
-
-def coarse(picture):
-    """Means over 8 x 8 pixels."""
-    width, height = (side // 8 for side in picture.size)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BOX)).astype(float)
+    assert_looks_as_approved(page, name)

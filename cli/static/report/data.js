@@ -1,14 +1,7 @@
-// The data that the page carries: columns to sort people by, and a record of each.
+// The people that the page carries: columns to sort them by, and a record of each.
 
-const about = JSON.parse(byId("about").textContent);
 const columns = about.columns ?? {};
 const indices = Array.from({ length: about.count }, (_, index) => index);
-
-/** When the whole page is there, its last and largest parts included. */
-const whenLoaded = new Promise((resolve) => {
-  if (document.readyState === "loading") addEventListener("DOMContentLoaded", resolve);
-  else resolve();
-});
 
 /** The text that a column's number stands for: `image`, `status` or `init` of a person. */
 function textOf(name, index) {
@@ -37,32 +30,6 @@ function gradeOf(index) {
   if (error === null) return "none";
   if (error <= about.good) return "good";
   return error <= about.fair ? "fair" : "poor";
-}
-
-/** Bytes that base64 stands for. */
-function decodeBase64(text) {
-  const characters = atob(text);
-  const bytes = new Uint8Array(characters.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
-  return bytes;
-}
-
-let recordsText = null;
-
-/**
- * What is known of a person, decoded when asked for: all records at once would fill memory.
- * @returns {Object<string, Float32Array>} the parts of `about.layout`; NaN where there is no fit
- */
-function recordOf(index) {
-  recordsText ??= byId("records").textContent;
-  const length = (about.stride * 4 * 4) / 3; // four characters stand for three bytes
-  const bytes = decodeBase64(recordsText.slice(index * length, (index + 1) * length));
-  const values = new Float32Array(bytes.buffer);
-  const parts = {};
-  for (const [name, [first, count]] of Object.entries(about.layout)) {
-    parts[name] = values.subarray(first, first + count);
-  }
-  return parts;
 }
 
 /** Whether a record holds a fit. */
