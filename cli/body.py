@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from .options import ANY_PATH, output_option, seed_option
+
 
 @click.group()
 def body() -> None:
@@ -14,7 +16,7 @@ def body() -> None:
 
 
 @body.command()
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("file", type=ANY_PATH, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(file: Path | None, as_json: bool) -> None:
     """Say what is in the body FILE (SMPL-format .npz or .pkl), or in the bundled body."""
@@ -39,8 +41,8 @@ def info(file: Path | None, as_json: bool) -> None:
 
 
 @body.command()
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--seed", default=0, show_default=True, help="Of the sampled people and poses.")
+@output_option("File to write.", file=True)
+@seed_option("Of the sampled people and poses.")
 def build(output: Path, seed: int) -> None:
     """Build the bundled body again (about a minute; needs the extra `tools` and a checkout)."""
     import subprocess

@@ -6,42 +6,67 @@ from pathlib import Path
 
 import click
 
+from .comfort import EXIT_CODES, Outcome, concluded, counted
+from .options import ANY_PATH, dry_run_option, output_option
+from .plan import check_output
 from .progress import StageBars
+from .sources import detector_option
+
+_MOST_NAMED = 20  # pictures without people; --json names all
 
 
-@click.command()
-@click.argument("input", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="COCO JSON to write.",
-)
-@click.option(
-    "--detector",
-    default="blazepose",
-    show_default=True,
-    type=click.Choice(["blazepose", "rtmlib"]),
-)
-@click.option("--quiet", is_flag=True, help="No progress bar.")
-def detect(input: Path, output: Path, detector: str, quiet: bool) -> None:
+@click.command(epilog=EXIT_CODES)
+@click.argument("input", type=ANY_PATH)
+@output_option("COCO JSON to write.", file=True)
+@detector_option("What finds people.")
+@dry_run_option()
+@concluded
+def detect(input: Path, output: Path, detector: str, dry_run: bool, quiet: bool) -> Outcome:
     """Find the people in INPUT, a picture or a folder of pictures, and write their keypoints."""
     from fitting.detector import load_detector
+    from fitting.files import InputError
     from fitting.images import list_images
     from fitting.sources import people_in_pictures
     from fitting.writers import write_coco
 
+    if not input.exists():
+        raise InputError(f"{input}: no such file or folder; check the path of the input")
     total = 1 if input.is_file() else len(list_images(input))
+    if dry_run:
+        return _plan(input, output, detector, total)
     with StageBars(hidden=quiet) as bars:
         found = people_in_pictures(
             input, load_detector(detector), progress=lambda done: bars.update("detect", done, total)
         )
     write_coco(output, found.people)
-    click.echo(f"{len(found.people)} people in {total} pictures -> {output}")
-    for name in found.empty:
+    for name in found.empty[:_MOST_NAMED]:
         click.echo(f"fit-cli: {name}: no person found", err=True)
-    for problem in found.problems:
-        click.echo(f"fit-cli: {problem}", err=True)
-    if found.problems:
-        raise SystemExit(1)
+    without = len(found.empty)
+    return Outcome(
+        headline=f"{len(found.people)} people in {counted(total, 'picture')} -> {output}",
+        facts={"empty": f"{counted(without, 'picture')} without people"} if without else {},
+        record={
+            "output": str(output),
+            "counts": {"people": len(found.people), "pictures": total},
+            "keypoint_set": found.people.keypoint_set,
+            "pictures_without_people": found.empty,
+        },
+        problems=found.problems,
+    )
+
+
+def _plan(input: Path, output: Path, detector: str, total: int) -> Outcome:
+    """What the command would do."""
+    check_output(output.parent, overwrite=True)
+    replaces = ", in place of the file there" if output.exists() else ""
+    return Outcome(
+        headline=f"would search {counted(total, 'picture')} by {detector} -> {output}",
+        facts={"reads": str(input), "writes": f"{output}{replaces}"},
+        record={
+            "dry_run": True,
+            "input": str(input),
+            "output": str(output),
+            "pictures": total,
+            "writes": [str(output)],
+        },
+    )

@@ -2,63 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .comfort import EXIT_CODES, labelled
+from .options import ANY_PATH, FILE, FOLDER, Choice, body_option
+
 JOINT_SETS = ("smpl24", "lsp14", "h36m14", "h36m17")
 MASK_KINDS = ("smpl24", "lsp6", "person")
+_STDOUT = "-"
 
 
-@click.command()
-@click.argument("predicted", type=click.Path(path_type=Path))
-@click.argument("truth", type=click.Path(path_type=Path))
-@click.option(
-    "--body",
-    "body_file",
-    type=click.Path(path_type=Path),
-    help="Body of both tables; the bundled one if not given.",
-)
+@click.command(epilog=EXIT_CODES)
+@click.argument("predicted", type=ANY_PATH)
+@click.argument("truth", type=ANY_PATH)
+@body_option("Body of both tables; the bundled one if not given.", name="body_file")
 @click.option(
     "--json",
     "json_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the numbers here, too.",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    is_flag=False,
+    flag_value=_STDOUT,
+    metavar="[FILE]",
+    help="Write the numbers to FILE, too; without one, print JSON in place of the text.",
 )
 @click.option(
     "--groups",
     "groups_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="CSV with columns image, person and others, such as action: a table for each of these.",
 )
 @click.option(
     "--joints",
     default="lsp14",
     show_default=True,
-    type=click.Choice(JOINT_SETS),
+    type=Choice(JOINT_SETS),
     help="Of the tables by group and of the plots; the means are over all sets.",
 )
 @click.option(
     "--masks",
     "masks_folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Masks of body parts, NAME.png for each picture: draws the predictions and counts pixels.",
 )
 @click.option(
     "--mask-kind",
     default="smpl24",
     show_default=True,
-    type=click.Choice(MASK_KINDS),
+    type=Choice(MASK_KINDS),
     help="What pixels hold: 1 + SMPL's joint, 1 + LSP's part, or anything but 0 for a person.",
 )
 @click.option(
     "--plots",
     "plots_folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Draw calibration and errors here, as PNG.",
 )
+@click.option("--quiet", is_flag=True, help="Say in one line how many people were compared.")
 def evaluate(
     predicted: Path,
     truth: Path,
@@ -69,6 +73,7 @@ def evaluate(
     masks_folder: Path | None,
     mask_kind: str,
     plots_folder: Path | None,
+    quiet: bool,
 ) -> None:
     """Compare the fits PREDICTED with the TRUTH, both fits tables or folders of runs.
 
@@ -78,7 +83,6 @@ def evaluate(
     from fitting.breakdown import break_down, group_by_columns
     from fitting.evaluation import compare_fits, mean_errors
     from fitting.evaluation_plots import check_matplotlib, write_plots
-    from fitting.files import write_json
     from fitting.groups import read_groups
     from fitting.segmentation_scores import measure_segmentation, score_segmentation
     from fitting.table import read_fits
@@ -99,16 +103,40 @@ def evaluate(
         segmentation = measure_segmentation(fits, true_fits, body, masks_folder, kind=mask_kind)
         scores = score_segmentation(segmentation, columns, comparison.matched)
         numbers["segmentation"] = scores
-    if json_file is not None:
-        write_json(json_file, numbers)
-    _say(numbers, joints)
+    left_out: Mapping[str, str] = {}
     if plots_folder is not None:
         left_out = write_plots(
             plots_folder, comparison, columns, joints=joints, segmentation=segmentation
         )
-        click.echo(f"plots -> {plots_folder}")
-        for name, reason in left_out.items():
-            click.echo(f"no {name}: {reason}")
+    _tell(numbers, joints, json_file, quiet=quiet)
+    if plots_folder is not None:
+        _say_plots(plots_folder, left_out, aside=json_file == Path(_STDOUT))
+
+
+def _tell(numbers: dict[str, Any], joints: str, json_file: Path | None, *, quiet: bool) -> None:
+    """The numbers as JSON, as text, or both."""
+    from fitting.files import write_json
+
+    if json_file == Path(_STDOUT):
+        click.echo(json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    if json_file is not None:
+        write_json(json_file, numbers)
+    if quiet:
+        click.echo(_matched(numbers))
+    else:
+        _say(numbers, joints)
+
+
+def _say_plots(folder: Path, left_out: Mapping[str, str], *, aside: bool) -> None:
+    click.echo(f"plots -> {folder}", err=aside)
+    for name, reason in left_out.items():
+        click.echo(f"no {name}: {reason}", err=aside)
+
+
+def _matched(numbers: dict[str, Any]) -> str:
+    people = numbers["people"]
+    return f"{people['matched']} of {people['truth']} people matched"
 
 
 _TABLE = (
@@ -125,8 +153,7 @@ _WIDEST_LABEL = 24
 
 
 def _say(numbers: dict[str, Any], joints: str) -> None:
-    people = numbers["people"]
-    click.echo(f"{people['matched']} of {people['truth']} people matched")
+    click.echo(_matched(numbers))
     click.echo(f"{'':18}" + "".join(f"{name:>12}" for name in JOINT_SETS))
     for label, key, unit in _TABLE:
         cells = (_number(numbers[name][key], unit) for name in JOINT_SETS)
@@ -136,15 +163,13 @@ def _say(numbers: dict[str, Any], joints: str) -> None:
     _say_joints(numbers["mpjpe_by_joint_mm"]["smpl24"])
     _say_calibration(numbers["overall"]["calibration"], numbers["calibration_reference"])
     click.echo(f"\nby group, joints of {joints}, mm")
-    click.echo(_line("", _COLUMNS))
     groups = {
         "": [{"group": "everyone", **numbers["overall"]}],
         "keypoints seen": numbers["by_keypoints_seen"],
         "noise, of the person's size": numbers["by_noise"],
         **numbers["by_group"],
     }
-    for title, rows in groups.items():
-        _say_groups(title, rows, "people", lambda row: _error_cells(row, joints))
+    _say_groups(groups, "people", _COLUMNS, lambda row: _error_cells(row, joints))
     if "segmentation" in numbers:
         _say_segmentation(numbers["segmentation"])
 
@@ -153,10 +178,8 @@ def _say_segmentation(scores: dict[str, Any]) -> None:
     without = scores["pictures_left_out"]
     left_out = f", {without} with somebody without a fit left out" if without else ""
     click.echo(f"\npixels{left_out}")
-    click.echo(_line("", _MASK_COLUMNS))
     groups = {"": [{"group": "everyone", **scores["overall"]}], **scores["by_group"]}
-    for title, rows in groups.items():
-        _say_groups(title, rows, "pictures", _mask_cells)
+    _say_groups(groups, "pictures", _MASK_COLUMNS, _mask_cells)
     parts = scores["overall"]["parts"]
     if parts is not None:
         f1 = ((part.replace("_", " "), value) for part, value in parts["f1_by_part"].items())
@@ -173,7 +196,7 @@ def _number(value: float | None, unit: str) -> str:
 def _say_joints(means_mm: dict[str, float]) -> None:
     worst = sorted(means_mm, key=means_mm.__getitem__, reverse=True)[:4]
     words = (f"{joint.replace('_', ' ')} {means_mm[joint]:.1f} mm" for joint in worst)
-    click.echo(f"{'farthest off':18} {', '.join(words)}")
+    click.echo(labelled(f"{'farthest off':18} ", ", ".join(words)))
 
 
 def _say_calibration(found: dict[str, Any] | None, normal: dict[str, dict[str, float]]) -> None:
@@ -187,36 +210,50 @@ def _say_calibration(found: dict[str, Any] | None, normal: dict[str, dict[str, f
             f"{100 * found[limit]:.0f} % of joints {words} their stated distance "
             f"(normal errors: {low:.0f} to {high:.0f} %)"
         )
-    click.echo(f"{'calibration':18} {shares[0]},")
-    click.echo(f"{'':18} {shares[1]};")
-    click.echo(
-        f"{'':18} {found['predicted_mm']:.0f} mm stated, {found['actual_mm']:.0f} mm actual, of "
+    both = (
+        f"{found['predicted_mm']:.0f} mm stated, {found['actual_mm']:.0f} mm actual, of "
         f"{found['people']} people"
     )
+    click.echo(labelled(f"{'calibration':18} ", f"{shares[0]}, {shares[1]}; {both}"))
 
 
 def _say_groups(
-    title: str,
-    rows: list[dict[str, Any]],
+    groups: Mapping[str, list[dict[str, Any]]],
     count: str,
+    columns: Sequence[str],
     cells_of: Callable[[dict[str, Any]], Sequence[str]],
 ) -> None:
-    """A line for each group of which there is some `count`, and one for those without."""
-    if title:
-        click.echo(title)
-    some = [row for row in rows if row[count]]
-    for row in some[:_MOST_ROWS]:
-        click.echo(_line(_cut(row["group"]), cells_of(row)))
-    if len(some) > _MOST_ROWS:
-        click.echo(f"  and {len(some) - _MOST_ROWS} more groups, which --json writes")
-    nobody = [_cut(row["group"]) + _without_fit(row) for row in rows if not row[count]]
-    if nobody:
-        more = ", ..." if len(nobody) > _MOST_ROWS else ""
-        click.echo(f"  nobody: {', '.join(nobody[:_MOST_ROWS])}{more}")
+    """A table, as narrow as its cells let it be, with a part for each way of grouping."""
+    some = {title: [row for row in rows if row[count]] for title, rows in groups.items()}
+    shown = {
+        title: [(_cut(row["group"]), cells_of(row)) for row in rows[:_MOST_ROWS]]
+        for title, rows in some.items()
+    }
+    lines = [("", columns), *(line for part in shown.values() for line in part)]
+    label_width = max(len(label) for label, _ in lines)
+    widths = [max(map(len, column)) + 2 for column in zip(*(c for _, c in lines), strict=True)]
+
+    def say(label: str, cells: Sequence[str]) -> None:
+        padded = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        click.echo(f"  {label:{label_width}}" + "".join(padded))
+
+    say("", columns)
+    for title, part in shown.items():
+        if title:
+            click.echo(title)
+        for label, cells in part:
+            say(label, cells)
+        if len(some[title]) > _MOST_ROWS:
+            click.echo(f"  and {len(some[title]) - _MOST_ROWS} more groups, which --json writes")
+        _say_nobody([row for row in groups[title] if not row[count]])
 
 
-def _line(label: str, cells: Sequence[str]) -> str:
-    return f"  {label:{_WIDEST_LABEL}}" + "".join(f"{cell:>11}" for cell in cells)
+def _say_nobody(rows: Sequence[dict[str, Any]]) -> None:
+    """The groups of which there is nobody."""
+    names = [_cut(row["group"]) + _without_fit(row) for row in rows]
+    if names:
+        more = ", ..." if len(names) > _MOST_ROWS else ""
+        click.echo(f"  nobody: {', '.join(names[:_MOST_ROWS])}{more}")
 
 
 def _cut(label: str) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .comfort import EXIT_CODES, Outcome, concluded
+from .options import ANY_PATH, FILE, Choice, body_option
 from .progress import StageBars
 
 if TYPE_CHECKING:
@@ -17,37 +19,32 @@ _LABELS = ("spin", "humandata", "eft")
 _FPS = 30.0  # fitting.tracks.DEFAULT_FPS, whose module need not be loaded for --help
 
 
-@click.command()
-@click.argument("fits", type=click.Path(path_type=Path))
+@click.command(epilog=EXIT_CODES)
+@click.argument("fits", type=ANY_PATH)
 @click.option(
     "--to",
     "target",
     required=True,
-    type=click.Choice([*_MESHES, *_LABELS, "amass"]),
+    type=Choice([*_MESHES, *_LABELS, "amass"]),
     help="Format.",
 )
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=ANY_PATH,
     help="File to write (spin, humandata, eft), or folder for one file per person or track.",
 )
-@click.option(
-    "--body",
-    "body_file",
-    type=click.Path(path_type=Path),
-    help="Body that the fits were made with; the bundled one if not given.",
-)
+@body_option("Body that the fits were made with; the bundled one if not given.", name="body_file")
 @click.option(
     "--fps", default=_FPS, show_default=True, help="Pictures in a second; for amass alone."
 )
 @click.option(
     "--exclude",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="CSV of people to leave out, as report.html saves those marked as bad.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@concluded
 def export(
     fits: Path,
     target: str,
@@ -56,23 +53,41 @@ def export(
     fps: float,
     exclude: Path | None,
     quiet: bool,
-) -> None:
-    """Write the people in FITS, a fits table or the folder of a run, in another format."""
+) -> Outcome:
+    """Write the people in FITS, a fits table or the folder of a run, in another format.
+
+    Pseudo labels carry how sure they are and where they come from: joint_std_mm, status, init and
+    others, named as in the fits table (docs/formats.md).
+    """
     from fitting.exclusions import leave_out
     from fitting.table import read_fits
 
     everyone = read_fits(fits)
     table = everyone if exclude is None else leave_out(everyone, exclude)
     if target in _LABELS:
-        said = f"{_write_labels(table, target, output)} people"
+        files, people = 1, _write_labels(table, target, output)
+        said = f"{people} people"
     elif target == "amass":
         people, files = _write_motions(table, body_file, output, fps)
         said = f"{people} people in {files} motions"
     else:
-        said = f"{_write_meshes(table, body_file, output, target, quiet=quiet)} meshes"
+        files = people = _write_meshes(table, body_file, output, target, quiet=quiet)
+        said = f"{files} meshes"
     unfitted, excluded = int((~table.has_parameters).sum()), len(everyone) - len(table)
     said += f" -> {output}" + f"; {unfitted} without a fit left out" * (unfitted > 0)
-    click.echo(said + f"; {excluded} of {exclude} left out" * (excluded > 0))
+    return Outcome(
+        headline=said + f"; {excluded} of {exclude} left out" * (excluded > 0),
+        record={
+            "output": str(output),
+            "format": target,
+            "counts": {
+                "people": people,
+                "files": files,
+                "without_fit": unfitted,
+                "excluded": excluded,
+            },
+        },
+    )
 
 
 def _write_labels(table: FitsTable, target: str, output: Path) -> int:

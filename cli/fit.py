@@ -8,6 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .closing import conclude_run
+from .comfort import EXIT_CODES, Outcome, concluded
+from .options import (
+    FILE,
+    Choice,
+    batch_size_option,
+    body_option,
+    device_option,
+    dry_run_option,
+    focal_option,
+    jobs_option,
+    limit_option,
+    overlays_option,
+    overwrite_option,
+    report_option,
+    seed_option,
+)
+from .plan import check_output, conclude_plan, describe_camera, plan_people
 from .progress import StageBars
 from .shards import fit_shards, shard_options, take_shards
 from .sources import source_options
@@ -15,18 +33,15 @@ from .sources import source_options
 if TYPE_CHECKING:
     from fitting.estimates import MakeEstimator, MakePredictor
     from fitting.run import RunSummary
-    from fitting.shard_run import ShardsSummary
+    from fitting.run_config import RunConfig
+    from fitting.shard_run import ShardConfig, ShardsSummary
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt")
 
 
-@click.command()
+@click.command(epilog=EXIT_CODES)
 @source_options
-@click.option(
-    "--body",
-    type=click.Path(path_type=Path),
-    help="SMPL-format body, .npz or .pkl; the bundled one if not given.",
-)
+@body_option()
 @click.option(
     "--init",
     default="lift",
@@ -52,20 +67,15 @@ _CHECKPOINTS = (".pt", ".pth", ".ckpt")
     "--solver",
     default="lm",
     show_default=True,
-    type=click.Choice(["lm", "adam", "lbfgs"]),
+    type=Choice(["lm", "adam", "lbfgs"]),
     help="Levenberg-Marquardt, or SMPLify as in SPIN or in the stages of SMPLify-X.",
 )
 @click.option(
     "--cameras",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Calibration of several cameras that saw the same people, JSON; INPUT is the first one's.",
 )
-@click.option(
-    "--focal",
-    metavar="PX",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Focal length of all pictures; their diagonal if not given.",
-)
+@focal_option()
 @click.option(
     "--solve-focal",
     is_flag=True,
@@ -81,67 +91,136 @@ _CHECKPOINTS = (".pt", ".pth", ".ckpt")
     type=float,
     help="Pictures in a second of a video, as their names count them.  [default: 30]",
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
-@click.option(
-    "--batch-size",
-    default=256,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="People solved side by side.",
-)
-@click.option(
-    "--jobs",
-    default=-1,
-    show_default=True,
-    help="Pictures drawn, or shards fitted, at a time; -1: cores.",
-)
-@click.option(
-    "--overlays/--no-overlays",
-    default=None,
-    help="Draw each fit over its picture.  [default: overlays; in shards none]",
-)
-@click.option(
-    "--report/--no-report",
-    default=None,
-    help="Write report.html.  [default: report; in shards none]",
-)
+@device_option()
+@batch_size_option(256, "People solved side by side.")
+@jobs_option("Pictures drawn, or shards fitted, at a time")
+@overlays_option("Draw each fit over its picture", "overlays; in shards none")
+@report_option("report; in shards none")
 @shard_options
-@click.option("--limit", type=click.IntRange(min=1), help="Fit the first so many people only.")
-@click.option("--seed", default=0, show_default=True, help="Of all random choices.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier run in the output folder.")
-@click.option("--quiet", is_flag=True, help="No progress bars.")
-def fit(quiet: bool, report: bool | None, overlays: bool | None, **options: Any) -> None:
+@limit_option("Fit")
+@seed_option()
+@overwrite_option()
+@dry_run_option()
+@concluded
+def fit(
+    quiet: bool, dry_run: bool, report: bool | None, overlays: bool | None, **options: Any
+) -> Outcome:
     """Fit SMPL to the people of INPUT: a picture, a folder of pictures, or a keypoint file.
 
     Leaves fits.parquet, run.json, overlays/ and report.html in the output folder; in shards,
-    fits/part-*.parquet, manifest.json and run.json, and Ctrl-C finishes the shards begun. Exit code
-    1 means that some rows or pictures were left out; they are listed in run.json.
+    fits/part-*.parquet, manifest.json and run.json, and Ctrl-C finishes the shards begun. Rows and
+    pictures that are left out are listed in run.json.
     """  # fmt: skip
-    from fitting.run import RunConfig, run
+    from fitting.run_config import RunConfig
+    from fitting.storage import is_remote
 
     init = options["init"]
     options["init"], make_estimator, make_predictor = _choose_start(init)
     makers: dict[str, Any] = {"make_estimator": make_estimator, "make_predictor": make_predictor}
     own_lifter = Path(init) if options["init"] == "lift" != init else None
     shards = take_shards(options, own_lifter)
-    whole = shards is None
-    config = RunConfig(overlays=whole if overlays is None else overlays, **options)
+    config = RunConfig(overlays=shards is None if overlays is None else overlays, **options)
+    report = shards is None if report is None else report
+    if dry_run or (report and shards is not None):
+        _check_local(config)
+    if dry_run:
+        return _plan(config, shards, report=report)
     summary: RunSummary | ShardsSummary
-    if shards is not None:
-        summary = fit_shards(config, shards, quiet=quiet, **makers)
+    if shards is None:
+        summary = _fit_at_once(config, quiet=quiet, **makers)
     else:
-        with StageBars(hidden=quiet) as bars:
-            summary = run(config, bars.update, **makers)
-    if summary.record is not None:
-        if whole if report is None else report:
-            from .report import write_report
+        summary = fit_shards(config, shards, quiet=quiet, **makers)
+        if summary.record is None:
+            return _unfinished(config, summary)
+    assert summary.record is not None  # all is done
+    if is_remote(config.output):
+        return _conclude_remote(config, summary)
+    if report:
+        from .report import write_report
 
-            write_report(config.output)
-        _say(summary.record, config.output)
-    for problem in summary.problems:
-        click.echo(f"fit-cli: {problem}", err=True)
-    if summary.problems:
-        raise SystemExit(1)
+        write_report(config.output)
+    return conclude_run(
+        config.output, summary.record, summary.problems, verb="fitted", report=report
+    )
+
+
+def _fit_at_once(config: RunConfig, *, quiet: bool, **makers: Any) -> RunSummary:
+    from fitting.run import run
+
+    with StageBars(hidden=quiet) as bars:
+        return run(config, bars.update, **makers)
+
+
+def _check_local(config: RunConfig) -> None:
+    from fitting.storage import is_remote
+
+    for location in (config.input, config.output):
+        if is_remote(location):
+            raise click.UsageError(f"{location}: --report and --dry-run are for this machine only")
+
+
+def _conclude_remote(config: RunConfig, summary: RunSummary | ShardsSummary) -> Outcome:
+    """Of a run whose parts are in an object store, from where they are not read again."""
+    assert summary.record is not None
+    counts = summary.record["counts"]
+    return Outcome(
+        headline=f"{counts['fitted']} of {counts['people']} people fitted -> {config.output}",
+        record={"output": str(config.output), "counts": counts},
+        problems=summary.problems,
+        named_in=str(config.output / "run.json"),
+    )
+
+
+def _unfinished(config: RunConfig, summary: ShardsSummary) -> Outcome:
+    """Of a run whose other shards are for other processes; `fit_shards` said how to go on."""
+    return Outcome(
+        headline="",
+        record={
+            "output": str(config.output),
+            "shards": {"done": summary.done, "total": summary.total},
+        },
+        problems=summary.problems,
+        named_in=f"{config.output}/fits/_part-*.json",
+    )
+
+
+def _plan(config: RunConfig, shards: ShardConfig | None, *, report: bool) -> Outcome:
+    """What the run would do."""
+    from fitting.body import load_body
+    from fitting.offline import choose_device
+    from fitting.run_config import settled
+
+    config = settled(config)
+    body = load_body(config.body)
+    check_output(config.output, overwrite=config.overwrite or (shards is not None and shards.joins))
+    planned = plan_people(config, config.limit)
+    settings = {
+        "begins at": config.init,
+        "solver": f"{config.solver}, {config.starts} start{'s' * (config.starts != 1)}",
+        "body": f"{body.path.name}, {body.num_vertices:,} vertices",
+        "device": choose_device(config.device).type,
+    }
+    names = ["fits.parquet" if shards is None else "fits/part-*.parquet", "run.json"]
+    names += ["overlays/"] * (config.overlays and _has_pictures(config))
+    names += ["report.html"] * report
+    if shards is not None and shards.size and planned.people is not None:
+        settings["shards"] = f"{-(-len(planned.people) // shards.size)} of {shards.size} rows"
+    return conclude_plan(
+        config,
+        planned,
+        "fit",
+        camera=describe_camera(planned.people, config.focal, config.cameras),
+        output=config.output,
+        names=names,
+        settings=settings,
+    )
+
+
+def _has_pictures(config: RunConfig) -> bool:
+    from fitting.sources import is_keypoint_source
+
+    is_keypoints = config.keypoints is None and is_keypoint_source(config.input)
+    return not is_keypoints or config.images is not None
 
 
 def _choose_start(init: str) -> tuple[str, MakeEstimator | None, MakePredictor | None]:
@@ -158,14 +237,3 @@ def _choose_start(init: str) -> tuple[str, MakeEstimator | None, MakePredictor |
     if architecture_of(init) in ARCHITECTURES:
         return init, load_lifter, partial(load_predictor, Path(init))
     return "lift", partial(load_lifter, path=Path(init)), None
-
-
-def _say(record: dict[str, Any], output: Path) -> None:
-    """A closing line on what was done and where it is."""
-    counts, rate = record["counts"], record["fits_per_second"]
-    speed = f" at {rate:.2g} people per second" if rate else ""
-    unseen = counts["people"] - counts["fitted"]
-    without = f", {unseen} without keypoints" if unseen else ""
-    click.echo(
-        f"{counts['fitted']} of {counts['people']} people fitted{speed}{without} -> {output}"
-    )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .options import ANY_PATH, Choice, output_option, seed_option
+
 
 @click.group()
 def prior() -> None:
@@ -13,17 +15,17 @@ def prior() -> None:
 
 
 @prior.command()
-@click.argument("mocap", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("mocap", type=ANY_PATH)
+@output_option("File to write.", file=True)
 @click.option("--components", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--split",
     default="train",
     show_default=True,
-    type=click.Choice(["train", "validation", "test", "all"]),
+    type=Choice(["train", "validation", "test", "all"]),
     help="Subjects to fit to, by the bundled split file.",
 )
-@click.option("--seed", default=0, show_default=True)
+@seed_option("Of the first guesses.")
 def fit(mocap: Path, output: Path, components: int, split: str, seed: int) -> None:
     """Fit a max-mixture of Gaussians to the poses in MOCAP (.npz) and write it."""
     try:
@@ -43,8 +45,8 @@ def fit(mocap: Path, output: Path, components: int, split: str, seed: int) -> No
 
 
 @prior.command()
-@click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--mocap", type=click.Path(path_type=Path), help="Poses to score (.npz).")
+@click.argument("file", type=ANY_PATH, required=False)
+@click.option("--mocap", type=ANY_PATH, help="Poses to score (.npz).")
 def info(file: Path | None, mocap: Path | None) -> None:
     """Say what is in the pose prior FILE, or in the bundled one."""
     import torch

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .comfort import EXIT_CODES, Outcome, concluded
+from .options import ANY_PATH
+
 if TYPE_CHECKING:
     from fitting.skeleton import KeypointSet
     from fitting.table import FitsTable
 
+    from .page import Page
     from .page_body import PageBody
 
 PAGE_NAME = "report.html"
 
 
-@click.command()
-@click.argument("output", type=click.Path(path_type=Path))
+@click.command(epilog=EXIT_CODES)
+@click.argument("output", type=ANY_PATH)
 @click.option(
     "--mesh/--no-mesh",
     default=True,
@@ -26,28 +30,43 @@ PAGE_NAME = "report.html"
     help="Put the body into the page, to show people in 3D. Leave a licensed body out of a page "
     "that you pass on.",
 )
-def report(output: Path, mesh: bool) -> None:
+@concluded
+def report(output: Path, mesh: bool, quiet: bool) -> Outcome:
     """Make report.html of the run in the folder OUTPUT again."""
     write_report(output, mesh=mesh)
-    click.echo(output / PAGE_NAME)
+    page = str(output / PAGE_NAME)
+    return Outcome(headline=page, record={"output": str(output), "files": {"report": page}})
 
 
 def write_report(output: Path, *, mesh: bool = True) -> None:
-    """Write the page of the run in `output` from its table, run.json and pictures.
+    """Write the page of the run in `output` from what it left there.
 
     Args:
-        output: folder of the run.
-        mesh: put the body that the run was fitted with into the page.
+        output: folder of a run of `fit-cli fit`, `predict` or `train`.
+        mesh: put the body that the run was fitted with, or that it learned, into the page.
 
     Raises:
         InputError: the folder holds no run.
         OutputError: the page cannot be written.
     """
+    from .page import write_page
+    from .page_training import write_training_page
+    from .training_report import is_training, training_page
+
+    path = output / PAGE_NAME
+    if is_training(output):
+        write_training_page(path, training_page(output, mesh=mesh))
+    else:
+        write_page(path, _fits_page(output, mesh=mesh))
+
+
+def _fits_page(output: Path, *, mesh: bool) -> Page:
+    """The page of a run that fitted people, from its table, run.json and pictures."""
     from fitting.people import Problem
     from fitting.skeleton import keypoint_set
     from fitting.table import read_fits
 
-    from .page import Page, summarize, write_page
+    from .page import Page, summarize
     from .page_people import collect_people
 
     table, record = read_fits(output), _read_record(output)
@@ -58,7 +77,7 @@ def write_report(output: Path, *, mesh: bool = True) -> None:
         points = keypoint_set(str(table.column_array("keypoint_set")[0]))
         if mesh:
             body, note = _find_body(table, record, points)
-    page = Page(
+    return Page(
         title=f"Fits of {output.resolve().name}",
         people=people,
         keypoint_set=points,
@@ -67,7 +86,6 @@ def write_report(output: Path, *, mesh: bool = True) -> None:
         body=body,
         note=note,
     )
-    write_page(output / PAGE_NAME, page)
 
 
 def _read_record(output: Path) -> dict[str, Any]:
@@ -96,7 +114,7 @@ def _find_body(
     from fitting.body import load_body
     from fitting.writers import check_body
 
-    from .page_body import pack_body
+    from .page_body import licence_note, pack_body
 
     path = record.get("command", {}).get("body")
     try:
@@ -104,9 +122,4 @@ def _find_body(
         check_body(table, body)
     except ValueError as error:
         return None, f"People are not shown in 3D: {error}."
-    if path is None:
-        return pack_body(body, points), ""
-    return pack_body(body, points), (
-        f"This page holds the body {Path(path).name}. Before you pass it on, see whether its "
-        "licence lets you, or make the page again with fit-cli report --no-mesh."
-    )
+    return pack_body(body, points), "" if path is None else licence_note(Path(path))

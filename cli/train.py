@@ -7,32 +7,41 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from .comfort import EXIT_CODES, Outcome, concluded, number
 from .interrupt import Interrupt
+from .options import (
+    FILE,
+    check_beginning,
+    device_option,
+    dry_run_option,
+    output_option,
+    overwrite_option,
+    report_option,
+    resume_option,
+)
+from .plan import check_output
 from .progress import StageBars
 
+if TYPE_CHECKING:
+    from regressor.config import TaskConfig
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the run.",
-)
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("config", type=FILE)
+@output_option("Folder of the run.")
 @click.option(
     "--start",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="CHECKPOINT",
     help="Begin at the weights of an earlier run's best.pt, or of a published checkpoint.",
 )
-@click.option("--resume", is_flag=True, help="Go on where the run in the folder was last saved.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
+@resume_option("Go on where the run in the folder was last saved.")
+@overwrite_option("Replace an earlier run in the folder.")
+@device_option()
 @click.option(
     "--set",
     "overrides",
@@ -40,7 +49,9 @@ from .progress import StageBars
     metavar="KEY=VALUE",
     help="Replace a setting of CONFIG, such as training.steps=100; may be given repeatedly.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar and no lines on evaluations.")
+@report_option()
+@dry_run_option()
+@concluded
 def train(
     config: Path,
     output: Path,
@@ -49,21 +60,26 @@ def train(
     overwrite: bool,
     device: str,
     overrides: tuple[str, ...],
+    report: bool,
+    dry_run: bool,
     quiet: bool,
-) -> None:
+) -> Outcome:
     """Train the network that CONFIG (.yaml) describes.
 
-    Leaves best.pt, last.pt, metrics.jsonl, config.yaml, run.json and tensorboard/ in the output
-    folder. Ctrl-C finishes the step and saves it; --resume goes on from there. Exit code 1 means
-    that the loss became NaN or infinite.
+    Leaves best.pt, last.pt, metrics.jsonl, config.yaml, run.json, report.html and tensorboard/ in
+    the output folder. Ctrl-C finishes the step and saves it; --resume goes on from there. Exit code
+    1 means that the loss became NaN or infinite. --quiet leaves out lines on evaluations, too.
     """
+    from fitting.allocator import keep_freed_memory
     from regressor import training
     from regressor.config import load_config
     from regressor.tasks import make_task
 
-    if resume and overwrite:
-        raise click.UsageError("--resume goes on with a run, --overwrite replaces it; give one")
+    check_beginning(resume=resume, overwrite=overwrite)
     settings = load_config(config, overrides)
+    if dry_run:
+        return _plan(settings, config, output, device, may_hold=resume or overwrite)
+    keep_freed_memory()
     with Interrupt() as interrupt, StageBars(hidden=quiet or not _is_first()) as bars:
         try:
             record = training.train(
@@ -79,18 +95,29 @@ def train(
                 say=(lambda text: None) if quiet else _say,
             )
         except training.DivergedError as error:
-            click.echo(f"fit-cli: {error}", err=True)
-            raise SystemExit(1) from error
-    if _is_first():
-        again = ["fit-cli", "train", str(config), "-o", str(output), "--device", device]
-        _close(record, output, [*again, *(f"--set={o}" for o in overrides), "--resume"])
-    if record["ended"] == "interrupted":
-        raise SystemExit(128 + interrupt.number)
+            _show(output, wanted=report)
+            return Outcome(headline="", record={"output": str(output)}, problems=[error])
+    _show(output, wanted=report)
+    again = ["fit-cli", "train", str(config), "-o", str(output), "--device", device]
+    return _conclude(
+        record,
+        output,
+        again=[*again, *(f"--set={o}" for o in overrides), "--resume"],
+        exit_code=128 + interrupt.number if record["ended"] == "interrupted" else 0,
+    )
 
 
 def _is_first() -> bool:
     """Whether this process speaks for those that `torchrun` started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _show(run: Path, *, wanted: bool) -> None:
+    """Write the web page of the run."""
+    if wanted and _is_first():
+        from .report import write_report
+
+        write_report(run)
 
 
 def _say(text: str) -> None:
@@ -100,11 +127,48 @@ def _say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def _close(record: dict[str, Any], output: Path, again: Sequence[str]) -> None:
-    """A closing line on what was reached, or on how to go on."""
+def _conclude(
+    record: dict[str, Any], output: Path, *, again: Sequence[str], exit_code: int
+) -> Outcome:
+    """What was reached, and how to go on where there is more to do."""
+    if not _is_first():
+        return Outcome(headline="", record=None, exit_code=exit_code)
     rate, best = record["steps_per_second"], record["best"]
     speed = f" at {rate:.3g} per second" if rate else ""
     found = f"; best {best['value']:.4g} at step {best['step']}" if best else ""
-    click.echo(f"{record['steps']} steps{speed}, {record['ended']}{found} -> {output}")
-    if record["ended"] == "interrupted":
-        click.echo(f"go on with: {shlex.join(again)}")
+    names = {
+        "best": "best.pt",
+        "last": "last.pt",
+        "metrics": "metrics.jsonl",
+        "record": "run.json",
+        "report": "report.html",
+    }
+    files = {label: output / name for label, name in names.items() if (output / name).exists()}
+    return Outcome(
+        headline=f"{record['steps']} steps{speed}, {record['ended']}{found} -> {output}",
+        facts={label: str(path) for label, path in files.items()},
+        record={
+            "output": str(output),
+            "files": {label: str(path) for label, path in files.items()},
+            **{name: record[name] for name in ("steps", "ended", "best", "steps_per_second")},
+        },
+        last=f"go on with: {shlex.join(again)}" if exit_code else "",
+        exit_code=exit_code,
+    )
+
+
+def _plan(
+    settings: TaskConfig, config: Path, output: Path, device: str, *, may_hold: bool
+) -> Outcome:
+    """What the run would do."""
+    from fitting.offline import choose_device
+    from regressor.config import config_to_dict
+
+    check_output(output, overwrite=may_hold)
+    plain = config_to_dict(settings)
+    steps = plain["training"]["steps"]
+    return Outcome(
+        headline=f"would train {plain['task']} for {number(steps)} steps -> {output}",
+        facts={"reads": str(config), "device": choose_device(device).type},
+        record={"dry_run": True, "output": str(output), "settings": plain},
+    )

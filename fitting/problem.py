@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import roma
 import torch
@@ -321,6 +321,9 @@ def _proximal_or_nothing(problem: FitProblem) -> Proximal:
     )
 
 
+_Result = TypeVar("_Result", bound="FitResult")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
     """What a solver found for B people.
@@ -358,14 +361,15 @@ class FitResult:
         """(B,) pixels: mean over the keypoints seen."""
         return self.reprojection_error.nanmean(dim=1)
 
-    def _map(self, change: Callable[[Any], Any]) -> FitResult:
-        return FitResult(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
+    def _map(self: _Result, change: Callable[[Any], Any]) -> _Result:
+        changed = {f.name: change(getattr(self, f.name)) for f in fields(FitResult)}
+        return replace(self, **changed)  # also of what a subclass adds
 
-    def select(self, rows: Tensor) -> FitResult:
+    def select(self: _Result, rows: Tensor) -> _Result:
         """The people at `rows` (indices or a mask)."""
         return self._map(lambda x: x.select(rows) if isinstance(x, BodyParams) else x[rows])
 
-    def to(self, device: torch.device | str) -> FitResult:
+    def to(self: _Result, device: torch.device | str) -> _Result:
         """The same on `device`."""
         return self._map(lambda x: x.to(device))
 

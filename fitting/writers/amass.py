@@ -9,10 +9,11 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from ..body import Body
+from ..files import short_name
 from ..people import NO_TRACK
 from ..table import FitsTable
 from ..tracks import DEFAULT_FPS, check_fps, number_frames
-from .common import fitted_people, pose_of, write_npz
+from .common import fitted_people, pose_of, quality_of, write_npz
 from .meshes import check_body
 
 # AMASS's world has z up: the camera's x right, y down, z forward become x right, y forward, z up.
@@ -46,6 +47,7 @@ def write_amass(
     fitted = fitted_people(table)
     poses, pelvis = _turned(fitted, body)
     betas = fitted.column_array("betas").astype(np.float64)
+    quality = quality_of(fitted)
     _, frame = number_frames(fitted.column_array("image"))
     motions = _rows_of_motions(fitted, np.flatnonzero(table.has_parameters))
     for name, members in motions.items():
@@ -58,6 +60,7 @@ def write_amass(
             "frame": frame[rows],
             "gender": np.array("neutral"),
             "mocap_framerate": np.array(float(fps)),
+            **{name: column[rows] for name, column in quality.items()},
         }
         write_npz(folder / f"{name}.npz", arrays)
     return len(fitted), len(motions)
@@ -71,7 +74,8 @@ def _rows_of_motions(fitted: FitsTable, numbers: np.ndarray) -> dict[str, np.nda
     for row in range(len(fitted)):
         name = f"track_{track[row]:06d}"
         if track[row] == NO_TRACK:
-            name = f"{numbers[row]:06d}_{Path(image[row]).stem or 'no-picture'}_{person[row]}"
+            stem = short_name(Path(image[row]).stem) or "no-picture"
+            name = f"{numbers[row]:06d}_{stem}_{person[row]}"
         rows.setdefault(name, []).append(row)
     return {name: np.array(members) for name, members in rows.items()}
 

@@ -1,4 +1,4 @@
-"""What the writers of fits share: keypoints in another set, and boxes around people."""
+"""What the writers of fits share: keypoints in another set, boxes, and how good labels are."""
 
 from __future__ import annotations
 
@@ -75,6 +75,21 @@ def center_and_scale(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     center = boxes[:, :2] + boxes[:, 2:] / 2
     return center, BOX_MARGIN * boxes[:, 2:].max(axis=1) / BOX_UNIT
+
+
+# Of the fits table, under whose names they stand in other formats, too: how sure a label is, how
+# well it fits, and the flags that say how it ended and where it comes from.
+QUALITY_COLUMNS = ("joint_std_mm", "reprojection_error_px", "cost_final", "status", "init")
+
+
+def quality_of(table: FitsTable) -> dict[str, np.ndarray]:
+    """How good the labels of N people are, by `QUALITY_COLUMNS`.
+
+    Returns:
+        `joint_std_mm` (N, 24) mm, `reprojection_error_px` (N,) and `cost_final` (N,), float32 and
+        NaN where unknown; `status` and `init` (N,) str.
+    """
+    return {name: table.column_array(name) for name in QUALITY_COLUMNS}
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,15 @@ from ..files import InputError, write_json
 from ..readers.openpose import COCO18
 from ..skeleton import keypoint_set
 from ..table import FitsTable
-from .common import BOX_UNIT, boxes_around, center_and_scale, fitted_people, keypoints_in, pose_of
+from .common import (
+    BOX_UNIT,
+    boxes_around,
+    center_and_scale,
+    fitted_people,
+    keypoints_in,
+    pose_of,
+    quality_of,
+)
 
 _VERSION = 1.1  # of the format
 
@@ -50,10 +59,21 @@ def write_eft(path: Path, table: FitsTable) -> int:
         "annotId": fitted.column_array("annotation_id"),
         "imageName": fitted.column_array("image"),
     }
-    lists = {name: column.tolist() for name, column in columns.items()}
+    lists = {name: column.tolist() for name, column in columns.items()} | {
+        name: _with_null(column) for name, column in quality_of(fitted).items()
+    }
     people = [{name: lists[name][row] for name in lists} | {"smpltype": "smpl"} for row in range(N)]
     write_json(path, {"ver": _VERSION, "data": people})
     return N
+
+
+def _with_null(column: np.ndarray) -> list[Any]:
+    """The rows of a column; null, not NaN, where nothing is known: strict readers reject NaN."""
+    if column.dtype.kind != "f":
+        return column.tolist()
+    unknown = np.isnan(column) if column.ndim == 1 else np.isnan(column).any(axis=1)
+    rows = zip(column.tolist(), unknown.tolist(), strict=True)
+    return [None if absent else row for row, absent in rows]
 
 
 def _rotation_matrices(table: FitsTable) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from ..readers.humandata import NUM_POINTS, convertible_sets, places
 from ..skeleton import KEYPOINT_SETS, KeypointSet
 from ..table import FitsTable
-from .common import boxes_around, fitted_people, keypoints_in, write_npz
+from .common import boxes_around, fitted_people, keypoints_in, quality_of, write_npz
 
 
 def write_humandata(path: Path, table: FitsTable) -> int:
@@ -56,6 +56,7 @@ def write_humandata(path: Path, table: FitsTable) -> int:
         "focal_length": fitted.column_array("fx"),
         "image_width": fitted.column_array("width"),
         "image_height": fitted.column_array("height"),
+        **quality_of(fitted),
     }
     write_npz(path, arrays)
     return N

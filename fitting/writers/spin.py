@@ -8,7 +8,15 @@ import numpy as np
 
 from ..skeleton import keypoint_set
 from ..table import FitsTable
-from .common import boxes_around, center_and_scale, fitted_people, keypoints_in, pose_of, write_npz
+from .common import (
+    boxes_around,
+    center_and_scale,
+    fitted_people,
+    keypoints_in,
+    pose_of,
+    quality_of,
+    write_npz,
+)
 
 
 def write_spin(path: Path, table: FitsTable) -> int:
@@ -37,11 +45,12 @@ def write_spin(path: Path, table: FitsTable) -> int:
         "pose": pose_of(fitted),
         "shape": fitted.column_array("betas"),
         "has_smpl": np.ones(len(fitted), dtype=np.uint8),
-        # Not SPIN's, which lets other names pass; with them nothing of the camera is lost.
+        # Not SPIN's, which lets other names pass; with them no camera is lost, and no doubt.
         "transl": fitted.column_array("transl"),
         "focal": fitted.column_array("fx"),
         "width": fitted.column_array("width"),
         "height": fitted.column_array("height"),
+        **quality_of(fitted),
     }
     write_npz(path, arrays)
     return len(fitted)
