@@ -213,6 +213,7 @@ class Study:
     Attributes:
         tables: of 2D keypoints (None), and of fits by where they began.
         images: folder of their pictures.
+        crop: see `regressor.image_sources.DataSourceConfig`.
         held_out: source of whom networks are judged by.
         judged: how many of them.
         runs: folder.
@@ -222,6 +223,7 @@ class Study:
 
     tables: dict[str | None, Path]
     images: Path
+    crop: str
     held_out: dict[str, Any]
     judged: int
     runs: Path
@@ -232,10 +234,7 @@ class Study:
     def configure(self, variant: Variant, seed: int) -> TaskConfig:
         """The config of a training."""
         table = str(self.tables[variant.fits])
-        source = {
-            **{"kind": "table", "path": table, "images": str(self.images)},
-            "crop": "picture",  # keypoints are bad; a box about them may leave half the person out
-        }
+        source = {"kind": "table", "path": table, "images": str(self.images), "crop": self.crop}
         every = max(1, self.steps // 2)
         content = {
             "task": "image",
@@ -297,6 +296,7 @@ def study_of(settings: Settings) -> Study:
     return Study(
         tables={None: cache / OBSERVED, **{s: cache / f"fits_{s}" for s in STARTS}},
         images=cache / "train" / IMAGES,
+        crop="picture",  # a box about keypoints as bad as these may leave half the person out
         held_out={"kind": "table", "path": str(cache / "test"), "crop": "picture"},
         judged=settings.judged,
         runs=cache / "runs",

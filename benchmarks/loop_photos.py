@@ -200,11 +200,11 @@ def main(
     study = Study(
         tables={None: cache / OBSERVED, "lift": fits},
         images=photographs / "images",
+        crop="keypoints",
         held_out={
             "kind": "table",
             "path": str(cache / HELD_OUT),
             "images": str(photographs / "images"),
-            "crop": "picture",
         },
         judged=len(held_out),
         runs=cache / "runs",
