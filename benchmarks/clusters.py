@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -119,7 +119,13 @@ class Killer:
 
 
 def run_killed(
-    config: RunConfig, size: int, backend: str, *, workers: int, kills: int, **makers: MakeEstimator
+    config: RunConfig,
+    size: int,
+    backend: str,
+    *,
+    workers: int,
+    kills: int,
+    make_estimator: MakeEstimator | None = None,
 ) -> Killer:
     """Fit on a new cluster whose workers are killed one after another.
 
@@ -129,13 +135,37 @@ def run_killed(
         backend: of `CLUSTERS`.
         workers: in the cluster.
         kills: at most so many.
-        makers: see `shard_run.run_shards`.
+        make_estimator: see `shard_run.run_shards`.
     """
     with CLUSTERS[backend](workers) as cluster:
         killer = Killer(workers=cluster.workers, kills=kills, every=2)
         shards = ShardConfig(size=size, backend=backend, scheduler=cluster.address)
-        run_shards(replace(config, jobs=workers), shards, killer, **makers)
+        run_shards(replace(config, jobs=workers), shards, killer, make_estimator=make_estimator)
     return killer
+
+
+def compare(
+    config: RunConfig, size: int, backends: Iterable[str], *, workers: int, kills: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What came of each backend, by name; see `run_killed`. The run on one core is `config`."""
+    run_shards(config, ShardConfig(size=size), make_estimator=load_lifter)
+    expected = content_of(config.output)
+    for backend in backends:
+        began = time.perf_counter()
+        killed = replace(config, output=config.output.with_name(backend))
+        killer = run_killed(
+            killed, size, backend, workers=workers, kills=kills, make_estimator=load_lifter
+        )
+        found = content_of(killed.output)
+        yield (
+            backend,
+            {
+                "kills": len(killer.killed),
+                "parts": len(found) - 1,
+                "wrong": sorted(name for name in expected if found.get(name) != expected[name]),
+                "seconds": round(time.perf_counter() - began, 1),
+            },
+        )
 
 
 @click.command()
@@ -178,24 +208,12 @@ def main(
             input=folder / "people.npz", output=folder / "alone", init="lift", device="cpu",
             jobs=1, overlays=False,
         )  # fmt: skip
-        run_shards(config, ShardConfig(size=shard_size), make_estimator=load_lifter)
-        expected = content_of(config.output)
-        for backend in backends or CLUSTERS:
-            began = time.perf_counter()
-            killed = replace(config, output=folder / backend)
-            killer = run_killed(
-                killed, shard_size, backend,
-                workers=workers, kills=kills, make_estimator=load_lifter,
-            )  # fmt: skip
-            found = content_of(killed.output)
-            results[backend] = {
-                "kills": len(killer.killed),
-                "parts": len(found) - 1,
-                "wrong": sorted(name for name in expected if found.get(name) != expected[name]),
-                "seconds": round(time.perf_counter() - began, 1),
-            }
+        for backend, result in compare(
+            config, shard_size, backends or CLUSTERS, workers=workers, kills=kills
+        ):
+            results[backend] = result
             write_json(output, record)
-            click.echo(f"{backend}: {results[backend]}")
+            click.echo(f"{backend}: {result}")
     if any(result["wrong"] for result in results.values()):
         raise SystemExit(1)
 

@@ -121,15 +121,6 @@ def _fault_of_message(message: str) -> str:
     return "long message" if len(message) > 3000 else ""
 
 
-def _keep(title: str, text: str, content: bytes, findings: Path, seen: set[str]) -> None:
-    """The first file of each kind of finding, and what it did."""
-    stem = re.sub(r"\W+", "-", title)
-    if stem not in seen:
-        seen.add(stem)
-        (findings / f"{stem}.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
-        (findings / f"{stem}.bin").write_bytes(content)
-
-
 def fuzz(name: str, seconds: int, timeout: int, memory: int, findings: Path) -> dict[str, Any]:
     """Fuzz one parser in processes of their own, a new one where the interpreter crashed."""
     outputs: list[str] = []

@@ -43,7 +43,8 @@ def conclude_run(
     people, done = counts["people"], counts[verb]
     rate = record.get("fits_per_second", record.get("people_per_second"))
     speed = f" at {number(rate, 2)} people per second" if rate else ""
-    error_px, files = median_error_px(output), _find_files(output, report=report)
+    drawn = {"overlays": record["command"]["overlays"], "report": report}
+    error_px, files = median_error_px(output), _find_files(output, drawn)
     facts = _describe(counts, error_px, record["seconds"])
     for label, path in files.items():
         facts[label] = f"{path}/" if path.is_dir() else str(path)
@@ -102,14 +103,15 @@ def _in_words(status: Mapping[str, int]) -> str:
     return ", ".join(f"{number(n)} {_WORDS.get(s, s)}" for s, n in status.items() if n)
 
 
-def _find_files(output: Path, *, report: bool) -> dict[str, Path]:
-    """What a run left, by what it is."""
+def _find_files(output: Path, drawn: Mapping[str, bool]) -> dict[str, Path]:
+    """What a run left, by what it is; of what not every run draws only what this one drew."""
     paths = {
         "table": output / "fits.parquet",
         "parts": output / "fits",
         "record": output / "run.json",
         "overlays": output / "overlays",
+        "report": output / "report.html",
     }
-    if report:
-        paths["report"] = output / "report.html"
-    return {label: path for label, path in paths.items() if path.exists()}
+    return {
+        label: path for label, path in paths.items() if drawn.get(label, True) and path.exists()
+    }

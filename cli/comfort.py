@@ -158,14 +158,16 @@ def _count_reasons(problems: Sequence[Any]) -> str:
     reasons = Counter(getattr(problem, "reason", str(problem)) for problem in problems)
     common = [(reason, n) for reason, n in reasons.most_common(_MOST_REASONS) if n > 1]
     said = "; ".join(f"{n} times {reason}" for reason, n in common)
-    return f"{len(problems)}, named above" + (f": {said}" if said else "")
+    named = "" if len(problems) <= _MOST_NAMED else f"{_MOST_NAMED} of them "
+    return f"{len(problems)}, {named}named above" + (f": {said}" if said else "")
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for people: so many significant digits, thousands set apart."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    # From half below on, `g` would round to one digit more and write 1e+03.
+    return f"{value:,.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
 
 
 def counted(count: int, noun: str) -> str:
@@ -181,7 +183,7 @@ def listed(counts: Mapping[str, float]) -> str:
 def sentence_of(error: BaseException) -> str | None:
     """What an expected error has to say; none of one that has nothing to say."""
     if isinstance(error, MemoryError):
-        return f"{error or 'out of memory'}; give a smaller --batch-size"
+        return f"{str(error) or 'out of memory'}; give a smaller --batch-size"
     if isinstance(error, click.ClickException):
         return error.format_message()
     return str(error) if isinstance(error, EXPECTED) else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .closing import conclude_run
-from .comfort import EXIT_CODES, Outcome, concluded
+from .comfort import EXIT_CODES, Outcome, concluded, counted
 from .options import (
     FILE,
     Choice,
@@ -25,12 +25,13 @@ from .options import (
     report_option,
     seed_option,
 )
-from .plan import check_output, conclude_plan, describe_camera, plan_people
+from .plan import check_output, conclude_plan, describe_body, describe_camera, plan_people
 from .progress import StageBars
 from .shards import fit_shards, shard_options, take_shards
 from .sources import source_options
 
 if TYPE_CHECKING:
+    from fitting.body import Body
     from fitting.estimates import MakeEstimator, MakePredictor
     from fitting.run import RunSummary
     from fitting.run_config import RunConfig
@@ -124,7 +125,7 @@ def fit(
     if dry_run or (report and shards is not None):
         _check_local(config)
     if dry_run:
-        return _plan(config, shards, report=report)
+        return _plan(config, shards, make_predictor, report=report)
     summary: RunSummary | ShardsSummary
     if shards is None:
         summary = _fit_at_once(config, quiet=quiet, **makers)
@@ -184,20 +185,28 @@ def _unfinished(config: RunConfig, summary: ShardsSummary) -> Outcome:
     )
 
 
-def _plan(config: RunConfig, shards: ShardConfig | None, *, report: bool) -> Outcome:
+def _plan(
+    config: RunConfig,
+    shards: ShardConfig | None,
+    make_predictor: MakePredictor | None,
+    *,
+    report: bool,
+) -> Outcome:
     """What the run would do."""
     from fitting.body import load_body
     from fitting.offline import choose_device
     from fitting.run_config import settled
 
     config = settled(config)
+    assert config.starts is not None  # it is chosen now
     body = load_body(config.body)
+    _check_start(config, body, make_predictor)
     check_output(config.output, overwrite=config.overwrite or (shards is not None and shards.joins))
     planned = plan_people(config, config.limit)
     settings = {
         "begins at": config.init,
-        "solver": f"{config.solver}, {config.starts} start{'s' * (config.starts != 1)}",
-        "body": f"{body.path.name}, {body.num_vertices:,} vertices",
+        "solver": f"{config.solver}, {counted(config.starts, 'start')}",
+        "body": describe_body(body),
         "device": choose_device(config.device).type,
     }
     names = ["fits.parquet" if shards is None else "fits/part-*.parquet", "run.json"]
@@ -214,6 +223,17 @@ def _plan(config: RunConfig, shards: ShardConfig | None, *, report: bool) -> Out
         names=names,
         settings=settings,
     )
+
+
+def _check_start(config: RunConfig, body: Body, make_predictor: MakePredictor | None) -> None:
+    """InputError if the estimates at which fits are to begin cannot be had."""
+    from fitting.estimates import read_estimates
+    from fitting.run_config import refines
+
+    if make_predictor is not None:
+        make_predictor(body)
+    elif refines(config):
+        read_estimates(Path(config.init), body)
 
 
 def _has_pictures(config: RunConfig) -> bool:

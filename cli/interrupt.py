@@ -25,6 +25,11 @@ class Interrupt:
         """Whether a signal came."""
         return self.number != 0
 
+    @property
+    def exit_code(self) -> int:
+        """That of a program so stopped; as by Ctrl-C where another process alone was told."""
+        return 128 + (self.number or signal.SIGINT)
+
     def __enter__(self) -> Interrupt:
         """Listen."""
         for number in (signal.SIGINT, signal.SIGTERM):

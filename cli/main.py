@@ -83,14 +83,14 @@ class _LazyGroup(click.Group):
         """Commands, and files: the first word may be fit's INPUT."""
         from click.shell_completion import CompletionItem
 
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
         # Not click's own way, which would import every command for its help text.
         found = [
             CompletionItem(name, help=help_text)
             for name, help_text in _SUMMARIES.items()
             if name.startswith(incomplete)
         ]
-        if incomplete.startswith("-"):
-            return click.Command.shell_complete(self, ctx, incomplete)
         return found or [CompletionItem(incomplete, type="file")]
 
 

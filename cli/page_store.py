@@ -41,6 +41,12 @@ class Histogram:
     width: float
     counts: Sequence[int]
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        low, width = short(self.low, 6), short(self.width, 6)
+        return {**vars(self), "low": low, "width": width}
+
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
@@ -138,12 +144,6 @@ def _round_width(least: float) -> float:
     """The next 1, 2 or 5 times a power of ten."""
     power = 10.0 ** np.floor(np.log10(least))
     return float(next(step * power for step in (1, 2, 5, 10) if step * power >= least))
-
-
-def plain_histogram(histogram: Histogram) -> dict[str, Any]:
-    """As JSON can hold it."""
-    low, width = short(histogram.low, 6), short(histogram.width, 6)
-    return {**vars(histogram), "low": low, "width": width}
 
 
 def _count_people(folder: Path) -> int | None:

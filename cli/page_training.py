@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .page_file import base64_of, write_html
-from .page_store import plain_histogram
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +79,7 @@ def _about(page: TrainingPage) -> dict[str, Any]:
         "body": None if page.body is None else page.body.arrays,
     }
     if page.store is not None:
-        about["histograms"] = [plain_histogram(h) for h in page.store.histograms]
+        about["histograms"] = [histogram.plain for histogram in page.store.histograms]
         about["epochs"] = [[epoch, count] for epoch, count in page.store.epochs.items()]
     if page.album is not None:
         from fitting.skeleton import SMPL_PARENTS

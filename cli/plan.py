@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .comfort import Outcome, counted, number
 
 if TYPE_CHECKING:
+    from fitting.body import Body
     from fitting.people import People, Problem
     from fitting.sources import SourceConfig
 
@@ -39,22 +40,40 @@ def plan_people(config: SourceConfig, limit: int | None) -> PlannedPeople:
     import numpy as np
 
     from fitting.clock import StageClock
-    from fitting.files import InputError
-    from fitting.images import list_images
     from fitting.sources import find_people, is_keypoint_source
 
-    if not config.input.exists():
-        raise InputError(f"{config.input}: no such file or folder; check the path of the input")
+    check_input(config.input)
     if config.keypoints is None and not is_keypoint_source(config.input):
-        pictures = 1 if config.input.is_file() else len(list_images(config.input))
-        if pictures == 0:
-            raise InputError(f"{config.input}: no picture here; give a folder of JPEG or PNG files")
-        return PlannedPeople(people=None, pictures=pictures, problems=())
+        return PlannedPeople(people=None, pictures=count_pictures(config.input), problems=())
     clock = StageClock({"load": 0.0, "detect": 0.0})
     found = find_people(config, clock, lambda stage, done, total: None)
     people = found.people.select(slice(limit))
     pictures = len(np.unique(people.image[people.image != ""]))
     return PlannedPeople(people=people, pictures=pictures, problems=found.problems)
+
+
+def check_input(path: Path) -> None:
+    """InputError if there is nothing at `path`."""
+    from fitting.files import InputError
+
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; check the path of the input")
+
+
+def count_pictures(path: Path) -> int:
+    """How many pictures would be searched: a file, or those of a folder; InputError for none."""
+    from fitting.files import InputError
+    from fitting.images import list_images
+
+    count = 1 if path.is_file() else len(list_images(path))
+    if count == 0:
+        raise InputError(f"{path}: no picture here; give a folder with JPEG or PNG files")
+    return count
+
+
+def describe_body(body: Body) -> str:
+    """The body that people would be given."""
+    return f"{body.path.name}, {body.num_vertices:,} vertices"
 
 
 def describe_camera(people: People | None, focal: float | None, cameras: Path | None) -> str:
@@ -154,9 +173,7 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
     from fitting.files import OutputError, prepare_output
 
     if folder.exists():
-        prepare_output(
-            folder, overwrite=overwrite
-        )  # which leaves nothing in a folder that is there
+        prepare_output(folder, overwrite=overwrite)  # makes nothing where there is a folder
         return
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):

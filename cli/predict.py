@@ -22,7 +22,7 @@ from .options import (
     overwrite_option,
     report_option,
 )
-from .plan import check_output, conclude_plan, describe_camera, plan_people
+from .plan import check_output, conclude_plan, describe_body, describe_camera, plan_people
 from .progress import StageBars
 from .sources import source_options
 
@@ -92,7 +92,7 @@ def _plan(config: PredictConfig, *, report: bool) -> Outcome:
         names=[*names, *["overlays/"] * config.overlays, *["report.html"] * report],
         settings={
             "checkpoint": str(config.checkpoint),
-            "body": f"{body.path.name}, {body.num_vertices:,} vertices",
+            "body": describe_body(body),
             "device": device,
         },
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .interrupt import Interrupt
-from .options import Choice
+from .options import Choice, all_of, resume_option
 from .progress import StageBars
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from fitting.shard_run import ShardConfig, ShardsSummary
 
 _NOTICE = "fit-cli: finishing the shards begun; Ctrl-C once more ends at once"
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _parse_share(
@@ -42,7 +39,7 @@ _OPTIONS = (
         help="Fit so many people at a time, into a file of their own: such a run may be killed and "
         "gone on with (docs/scale.md).",
     ),
-    click.option("--resume", is_flag=True, help="Go on with the run in shards in the folder."),
+    resume_option("Go on with the run in shards in the folder."),
     click.option(
         "--shards",
         metavar="K/N",
@@ -59,12 +56,8 @@ _OPTIONS = (
     click.option("--scheduler", metavar="ADDRESS", help="Of the cluster."),
 )
 
-
-def shard_options(command: Command) -> Command:
-    """Decorate a command with the options that `take_shards` takes."""
-    for option in reversed(_OPTIONS):  # the last one decorates first
-        command = option(command)
-    return command
+# Decorates a command with the options that `take_shards` takes.
+shard_options = all_of(_OPTIONS)
 
 
 def take_shards(options: dict[str, Any], lifter: Path | None) -> ShardConfig | None:
@@ -112,7 +105,7 @@ def fit_shards(
         click.echo(f"{summary.done} of {summary.total} shards done -> {config.output}")
         click.echo(f"go on with: {_command_to_resume()}")
     if summary.interrupted:
-        raise SystemExit(128 + interrupt.number)
+        raise SystemExit(interrupt.exit_code)
     more = summary.num_problems - len(summary.problems)
     if more:
         click.echo(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,8 @@ def train(
     check_beginning(resume=resume, overwrite=overwrite)
     settings = load_config(config, overrides)
     if dry_run:
-        return _plan(settings, config, output, device, may_hold=resume or overwrite)
+        begin = None if resume else start
+        return _as_one(_plan(settings, config, output, device, begin, may_hold=resume or overwrite))
     keep_freed_memory()
     with Interrupt() as interrupt, StageBars(hidden=quiet or not _is_first()) as bars:
         try:
@@ -96,20 +97,24 @@ def train(
             )
         except training.DivergedError as error:
             _show(output, wanted=report)
-            return Outcome(headline="", record={"output": str(output)}, problems=[error])
+            known = {"output": str(output), "ended": "diverged"}
+            return _as_one(Outcome(headline="", record=known, problems=[error]))
     _show(output, wanted=report)
     again = ["fit-cli", "train", str(config), "-o", str(output), "--device", device]
-    return _conclude(
-        record,
-        output,
-        again=[*again, *(f"--set={o}" for o in overrides), "--resume"],
-        exit_code=128 + interrupt.number if record["ended"] == "interrupted" else 0,
-    )
+    again += [*(f"--set={o}" for o in overrides), "--resume"]
+    return _as_one(_conclude(record, output, interrupt, again, report=report))
 
 
 def _is_first() -> bool:
     """Whether this process speaks for those that `torchrun` started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _as_one(outcome: Outcome) -> Outcome:
+    """What this process says of the outcome, which is that of all."""
+    if _is_first():
+        return outcome
+    return Outcome(headline="", record=None, exit_code=outcome.code)
 
 
 def _show(run: Path, *, wanted: bool) -> None:
@@ -128,11 +133,23 @@ def _say(text: str) -> None:
 
 
 def _conclude(
-    record: dict[str, Any], output: Path, *, again: Sequence[str], exit_code: int
+    record: Mapping[str, Any],
+    output: Path,
+    interrupt: Interrupt,
+    again: Sequence[str],
+    *,
+    report: bool,
 ) -> Outcome:
-    """What was reached, and how to go on where there is more to do."""
-    if not _is_first():
-        return Outcome(headline="", record=None, exit_code=exit_code)
+    """What was reached, and how to go on where there is more to do.
+
+    Args:
+        record: content of run.json.
+        output: folder of the run.
+        interrupt: that the run listened to.
+        again: words of the command that goes on with it.
+        report: whether there is a page of this run; one of an earlier run is not its.
+    """
+    was_stopped = record["ended"] == "interrupted"
     rate, best = record["steps_per_second"], record["best"]
     speed = f" at {rate:.3g} per second" if rate else ""
     found = f"; best {best['value']:.4g} at step {best['step']}" if best else ""
@@ -141,8 +158,9 @@ def _conclude(
         "last": "last.pt",
         "metrics": "metrics.jsonl",
         "record": "run.json",
-        "report": "report.html",
     }
+    if report:
+        names["report"] = "report.html"
     files = {label: output / name for label, name in names.items() if (output / name).exists()}
     return Outcome(
         headline=f"{record['steps']} steps{speed}, {record['ended']}{found} -> {output}",
@@ -152,23 +170,33 @@ def _conclude(
             "files": {label: str(path) for label, path in files.items()},
             **{name: record[name] for name in ("steps", "ended", "best", "steps_per_second")},
         },
-        last=f"go on with: {shlex.join(again)}" if exit_code else "",
-        exit_code=exit_code,
+        last=f"go on with: {shlex.join(again)}" if was_stopped else "",
+        exit_code=interrupt.exit_code if was_stopped else 0,
     )
 
 
 def _plan(
-    settings: TaskConfig, config: Path, output: Path, device: str, *, may_hold: bool
+    settings: TaskConfig,
+    config: Path,
+    output: Path,
+    device: str,
+    start: Path | None,
+    *,
+    may_hold: bool,
 ) -> Outcome:
-    """What the run would do."""
+    """What the run would do, in a folder that may hold files if it goes on or replaces them."""
     from fitting.offline import choose_device
+    from regressor.checkpoints import architecture_of
     from regressor.config import config_to_dict
 
     check_output(output, overwrite=may_hold)
+    facts = {"reads": str(config), "device": choose_device(device).type}
+    if start is not None:
+        facts["begins at"] = f"{start}, {architecture_of(start)}"
     plain = config_to_dict(settings)
     steps = plain["training"]["steps"]
     return Outcome(
         headline=f"would train {plain['task']} for {number(steps)} steps -> {output}",
-        facts={"reads": str(config), "device": choose_device(device).type},
+        facts=facts,
         record={"dry_run": True, "output": str(output), "settings": plain},
     )

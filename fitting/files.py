@@ -71,8 +71,14 @@ def write_json(path: Path | str, value: Any) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda stream: stream.write(text.encode("utf-8")))
+    content = json_bytes(value)
+    write_atomically(path, lambda stream: stream.write(content))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Content of a file of indented UTF-8 JSON; NaN and infinity are a `ValueError`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
 
 
 def short_name(name: str) -> str:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from . import __version__
 from .body import Body, BodyOutput, pose_body
+from .meshes import write_mesh
 from .offline import PeopleFit
 from .people import People
 from .problem import PARAMETERS, FitResult, Status
-from .table import FitsTable
+from .table import FitsTable, write_fits
 
 _CHUNK = 256  # people posed at a time: a mesh takes some megabytes on its way
 
@@ -69,7 +70,7 @@ class Fits(FitResult):
         return torch.cat(parts)
 
     def numpy(self) -> dict[str, np.ndarray]:
-        """Everything as arrays.
+        """What was found, as arrays in the units and the frame of `FitResult`.
 
         Returns:
             `global_orient` (N, 3), `body_pose` (N, 69), `betas` (N, 10), `transl` (N, 3),
@@ -81,7 +82,7 @@ class Fits(FitResult):
                      "num_steps", "joint_std_mm"):  # fmt: skip
             tensors[name] = getattr(self, name)
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-        labels = np.array([Status(s).label for s in range(len(Status))])
+        labels = np.array([status.label for status in Status])
         return arrays | {"status": labels[self.status.cpu().numpy()]}
 
     def table(self) -> FitsTable:
@@ -104,8 +105,6 @@ class Fits(FitResult):
         Raises:
             OutputError: it cannot be written.
         """
-        from .table import write_fits
-
         write_fits(path, self.table())
         return Path(path)
 
@@ -120,11 +119,10 @@ class Fits(FitResult):
             The path.
 
         Raises:
+            IndexError: there is no such row.
             ValueError: the person has no fit, or the suffix is unknown.
             OutputError: the file cannot be written.
         """
-        from .meshes import write_mesh
-
         one = self.select(torch.tensor([row]))
         if not one.has_fit.item():
             raise ValueError(f"row {row} has no fit ({one.numpy()['status'][0]}), so no mesh")

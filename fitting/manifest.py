@@ -26,7 +26,15 @@ from typing import Any
 
 from .differences import shown
 from .files import InputError
-from .storage import files_in, prepare_folder, remove, write_json, write_whole
+from .storage import (
+    exists,
+    files_in,
+    prepare_folder,
+    read_whole,
+    remove,
+    write_json,
+    write_whole,
+)
 
 MANIFEST = "manifest.json"
 RECORD = "run.json"
@@ -91,11 +99,11 @@ def read_manifest(output: Path) -> Manifest | None:
     """The manifest of the run in a folder; none where there is no run in shards.
 
     Raises:
-        InputError: it is damaged, or of another version of this program.
+        InputError: it is damaged or cannot be read, or is of another version of this program.
     """
     path = output / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_whole(path))
         if content["format"] == _FORMAT and content["version"] != _VERSION:
             raise InputError(
                 f"{path} has version {content['version']}, this program reads {_VERSION}; use the "
@@ -112,7 +120,7 @@ def read_manifest(output: Path) -> Manifest | None:
         return None
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path) from error
     if not is_sound:
         raise _damaged(path)
@@ -157,7 +165,7 @@ class ShardFolder:
     def receipt(self, shard: int) -> dict[str, Any] | None:
         """What was said of a shard when it was written; none if nothing, or for another run."""
         try:
-            receipt = json.loads(self._receipt_path(shard).read_text(encoding="utf-8"))
+            receipt = json.loads(read_whole(self._receipt_path(shard)))
             return receipt if receipt["run"] == self.manifest.key else None
         except (OSError, ValueError, KeyError, TypeError):
             return None  # half a receipt means no more than none: the shard is fitted again
@@ -166,8 +174,8 @@ class ShardFolder:
         """Whether a shard's part is there, as it was written to the last bit."""
         receipt = self.receipt(shard)
         try:
-            return receipt is not None and _hash(self.part(shard).read_bytes()) == receipt["sha256"]
-        except (OSError, KeyError):
+            return receipt is not None and _hash(read_whole(self.part(shard))) == receipt["sha256"]
+        except (OSError, InputError, KeyError):
             return False
 
     def write(self, shard: int, part: bytes, facts: Mapping[str, Any]) -> None:
@@ -201,11 +209,17 @@ class ShardFolder:
         Args:
             shards: that this process is going to write; those of others are let alone.
         """
-        if read_manifest(self.output) != self.manifest:
+        if not self._is_begun():
             write_json(self.output / MANIFEST, self.manifest.content)
         prepare_folder(self.output / PARTS_FOLDER, overwrite=True)
         for path in [*self._stale(set(shards))]:
             remove(path)
+
+    def _is_begun(self) -> bool:
+        try:
+            return read_manifest(self.output) == self.manifest
+        except InputError:  # damaged, or of another version: who goes on was refused before
+            return False
 
     def _stale(self, own: Set[int]) -> Iterator[Path]:
         """What cannot count, and is of the shards `own` or of nobody."""
@@ -259,7 +273,7 @@ def prepare_resume(output: Path) -> None:
     # In this order: another process may begin the same run meanwhile, with the manifest.
     names = (path.name for path in files_in(output))
     others = sorted(name for name in names if not _LEFTOVER.fullmatch(name))
-    if others and not (output / MANIFEST).exists():
+    if others and not exists(output / MANIFEST):
         raise InputError(
             f"{output} holds {others[0]} but no {MANIFEST}, so it is no run in shards; choose "
             "another folder, or begin again with --overwrite"

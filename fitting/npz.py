@@ -6,6 +6,7 @@ import math
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -56,21 +57,46 @@ def _check_unpacked(members: Collection[zipfile.ZipInfo]) -> None:
             f"its arrays unpack to {total / 2**30:.0f} GiB, more than the {MAX_BYTES >> 30} GiB "
             "that are read"
         )
-    if total > _MAX_RATIO * sum(info.compress_size for info in members):
+    _check_stated(total, sum(info.compress_size for info in members))
+
+
+def _check_stated(num_bytes: int, compressed: int) -> None:
+    if num_bytes > _MAX_RATIO * compressed:
         raise ValueError("it states more bytes than it can hold")
 
 
-def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version not in _HEADERS:
-            raise ValueError(f"an array of version {version} of the format")
-        shape, _, dtype = _HEADERS[version](stream)
-        num_bytes = member.file_size - stream.tell()
+def read_header(
+    stream: IO[bytes], member: zipfile.ZipInfo
+) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """What stands before an array's numbers in an archive, compared with the sizes of its member.
+
+    Args:
+        stream: at the member's begin; afterwards at the first number.
+        member: of the archive.
+
+    Returns:
+        The shape, whether the numbers lie by columns, and their type.
+
+    Raises:
+        PickledArrayError: the array would have to be unpickled.
+        ValueError: it is none, or has more or fewer bytes than the shape says.
+    """
+    _check_stated(member.file_size, member.compress_size)
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"an array of version {version} of the format")
+    shape, by_columns, dtype = _HEADERS[version](stream)
+    num_bytes = member.file_size - stream.tell()
     if dtype.hasobject:
         raise PickledArrayError("an array of objects, which are pickled and are not read")
     # Texts of no length take no bytes, however many there are.
     if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != num_bytes:
         raise ValueError(f"an array of {shape} {dtype} in {num_bytes} bytes")
+    return shape, by_columns, dtype
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as stream:
+        read_header(stream, member)
     with archive.open(member) as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)

@@ -90,13 +90,18 @@ def choose_device(name: str) -> torch.device:
     """The device called `name`; "auto" is the GPU where there is one.
 
     Raises:
-        ValueError: a GPU is asked for and there is none.
+        ValueError: a GPU is asked for and there is none, or none of its number.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {name} was asked for, but PyTorch finds no GPU; use cpu")
-    return torch.device(name)
+    device, count = torch.device(name), torch.cuda.device_count()
+    if device.type == "cuda" and device.index is not None and device.index >= count:
+        raise ValueError(
+            f"device {name} was asked for, but the last GPU that PyTorch finds is cuda:{count - 1}"
+        )
+    return device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
 
 from .estimates import Estimates
 from .files import InputError, sha256_of
+from .npz import MAX_BYTES, read_header
 from .people import People, Problem, check_rows, index_within_image
 from .readers.common import Request, first_line, load_arrays
 from .readers.fits import people_of_table
@@ -132,8 +132,11 @@ class PeopleOfTable(_File):
         """The next rows."""
         parts, missing = [self._left], count - len(self._left)
         while missing > 0:
-            parts.append(next(self._tables).columns)
-            missing -= len(parts[-1])
+            table = next(self._tables, None)
+            if table is None:  # there were more when they were counted
+                raise changed_error(self._request.path)
+            parts.append(table.columns)
+            missing -= len(table)
         rows = pa.concat_tables(parts)
         self._at, self._left = self._at + count, rows.slice(count)
         return FitsTable(columns=rows.slice(0, count))
@@ -147,9 +150,12 @@ class _StoredArray:
     """An array in an `.npz`, compressed or not, of which some rows are read at a time."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self._stream = archive.open(f"{name}.npy")
+        member = archive.getinfo(f"{name}.npy")
+        self._stream = archive.open(member)
         try:
-            self.shape, self.dtype = _read_header(self._stream)
+            self.shape, by_columns, self.dtype = read_header(self._stream, member)
+            if by_columns and len(self.shape) > 1:
+                raise NotByRowsError
         except BaseException:
             self._stream.close()
             raise
@@ -160,23 +166,12 @@ class _StoredArray:
         self._stream.close()
 
     def read(self, first: int, last: int) -> np.ndarray:
+        num_bytes = (last - first) * self._row_bytes
+        if num_bytes > MAX_BYTES:
+            raise ValueError(f"{last - first} rows unpack to more than {MAX_BYTES >> 30} GiB")
         self._stream.seek(self._start + first * self._row_bytes)
-        content = self._stream.read((last - first) * self._row_bytes)
+        content = self._stream.read(num_bytes)
         return np.frombuffer(content, self.dtype).reshape(last - first, *self.shape[1:])
-
-
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array in a `.npy`, whose numbers follow."""
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(np.lib.format.read_magic(stream))
-    if read is None:
-        raise NotByRowsError
-    shape, by_columns, dtype = read(stream)
-    if (by_columns and len(shape) > 1) or dtype.hasobject:
-        raise NotByRowsError
-    return shape, dtype
 
 
 class PeopleOfArrays(_File):

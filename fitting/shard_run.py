@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +27,7 @@ from .shard_record import ShardsSummary, finish_run
 from .shard_sources import PeopleSource, open_people
 from .shard_work import FitPlan, ShardTask, fit_shard, forget_tools
 from .sources import Progress
-from .storage import check_installed, prepare_folder
+from .storage import check_installed, exists, prepare_folder
 from .table import table_files
 from .workers import WorkerError, check_backend, count_workers, map_unordered
 
@@ -113,15 +113,8 @@ def run_shards(
         settings = _settings(config, shards, body_sha256)
         folder = ShardFolder(config.output, _manifest(config, source, size, settings))
         own = _begin(folder, shards)
-        plan = FitPlan(
-            key=folder.manifest.key,
-            # The manifest's kind of device, also on machines that have others.
-            config=replace(config, device=str(choose_device(config.device))),
-            metadata=_metadata(settings),
-            images=source.images,
-            make_estimator=make_estimator,
-            make_predictor=make_predictor,
-        )
+        plan = _plan(config, folder.manifest, source.images)
+        plan = replace(plan, make_estimator=make_estimator, make_predictor=make_predictor)
         sitting = _Sitting(folder, source, plan, progress, stop)
         # To overwrite is to begin again, even where the same run stands.
         todo = [shard for shard in own if config.overwrite or not folder.is_done(shard)]
@@ -140,7 +133,7 @@ def _checked(config: RunConfig, shards: ShardConfig) -> RunConfig:
     """The same, settled; InputError for what does not go with shards."""
     for location in (config.input, config.output):
         check_installed(location)
-    if not config.input.exists():
+    if not exists(config.input):
         raise InputError(f"{config.input}: no such file or folder; check the path of the input")
     if config.overwrite and shards.joins:
         raise InputError(
@@ -190,9 +183,21 @@ def _settings(config: RunConfig, shards: ShardConfig, body_sha256: str) -> dict[
     return json.loads(json.dumps(settings))  # as it will be read back
 
 
-def _metadata(settings: dict[str, Any]) -> dict[str, str]:
+def _plan(config: RunConfig, manifest: Manifest, images: Path | None) -> FitPlan:
+    """Without estimator and predictor."""
+    # The manifest's kind of device, also on machines that have others.
+    device = str(choose_device(config.device))
+    return FitPlan(
+        key=manifest.key,
+        config=replace(config, device=device),
+        metadata=_metadata(manifest.settings),
+        images=images,
+    )
+
+
+def _metadata(settings: Mapping[str, Any]) -> dict[str, str]:
     """Of every part: nothing that another sitting, or another number of workers, would change."""
-    config = json.dumps(settings, sort_keys=True)
+    config = json.dumps(dict(settings), sort_keys=True)
     return {"body_sha256": settings["body"], "config": config, "version": settings["version"]}
 
 

@@ -6,7 +6,8 @@ with the file; whatever else people come from is read at once.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ import numpy as np
 
 from .clock import StageClock
 from .estimates import Estimates, match_estimates
+from .files import InputError
 from .people import Problem, hash_people
 from .readers import recognise_format
 from .readers.common import Request
@@ -118,8 +120,9 @@ class PeopleElsewhere:
         self._url = str(config.input)
         with ExitStack() as opened:
             with clock.time("load"):
-                copy = opened.enter_context(local_copy(config.input))
-            source = open_people(replace(config, input=copy), estimates, clock, progress)
+                self._copy = opened.enter_context(local_copy(config.input))
+            with self._naming():
+                source = open_people(replace(config, input=self._copy), estimates, clock, progress)
             self._source = opened.enter_context(closing(source))
             self._opened = opened.pop_all()
         self.sha256, self.num_rows = source.sha256, source.num_rows
@@ -127,7 +130,8 @@ class PeopleElsewhere:
 
     def read(self, first: int, last: int) -> Rows:
         """See `PeopleSource`."""
-        rows = self._source.read(first, last)
+        with self._naming():
+            rows = self._source.read(first, last)
         return replace(rows, problems=self._named(rows.problems))
 
     def check_pictures(self, first: int, last: int) -> None:
@@ -140,6 +144,14 @@ class PeopleElsewhere:
     def _named(self, problems: list[Problem]) -> list[Problem]:
         """As problems of the URL: nobody knows the copy."""
         return [replace(problem, file=self._url) for problem in problems]
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Errors likewise."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(str(error).replace(str(self._copy), self._url)) from error
 
 
 class PeopleAtOnce:

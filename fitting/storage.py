@@ -6,14 +6,13 @@ are all that is used of either, and fsspec does the work.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from .files import InputError, OutputError, prepare_output, write_atomically
+from .files import InputError, OutputError, json_bytes, prepare_output, write_atomically
 
 _EXTRA = "fsspec; pip install 'bodyloop[remote]', and s3fs for s3://, gcsfs for gs://"
 
@@ -55,6 +54,33 @@ def is_remote(location: Path) -> bool:
     return not isinstance(location, Path)
 
 
+def exists(location: Path) -> bool:
+    """Whether there is a file or a folder.
+
+    Raises:
+        InputError: a store does not tell.
+    """
+    if not is_remote(location):
+        return location.exists()
+    with _told(InputError, f"cannot look for {location}"):
+        return location.exists()
+
+
+def read_whole(location: Path) -> bytes:
+    """Content of a file.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        InputError: it cannot be read.
+    """
+    try:
+        return location.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except Exception as error:
+        raise InputError(_sentence(f"cannot read {location}", error)) from error
+
+
 def write_whole(location: Path, content: bytes) -> None:
     """Write a file so that it holds either all the new content or what it held before.
 
@@ -73,8 +99,7 @@ def write_whole(location: Path, content: bytes) -> None:
 
 def write_json(location: Path, value: Mapping[str, Any]) -> None:
     """Write indented UTF-8 JSON like `write_whole`; NaN and infinity are a `ValueError`."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(location, f"{text}\n".encode())
+    write_whole(location, json_bytes(value))
 
 
 def prepare_folder(folder: Path, *, overwrite: bool) -> None:
@@ -101,16 +126,19 @@ def remove(location: Path) -> None:
         location.unlink()
     except FileNotFoundError:  # another process may share the run
         pass
-    except OSError as error:
+    except Exception as error:
         raise OutputError(
-            f"cannot remove {location}: {error.strerror or error}; see what you may do there, and "
-            "go on with --resume"
+            f"cannot remove {location}: {_reason(error)}; see what you may do there, and go on "
+            "with --resume"
         ) from error
 
 
 def files_in(folder: Path) -> list[Path]:
     """What is in a folder; nothing where there is none, as object stores have no empty ones."""
-    return list(folder.iterdir()) if folder.is_dir() else []
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    if is_remote(folder):  # fsspec would believe it later, too, whatever others write meanwhile
+        folder.fs.invalidate_cache()  # type: ignore[attr-defined]
+    return found
 
 
 @contextmanager
@@ -133,5 +161,14 @@ def _told(kind: type[InputError | OutputError], what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise kind(f"{what}: {reason}; check the address, and what you may do there") from error
+        raise kind(_sentence(what, error)) from error
+
+
+def _sentence(what: str, error: Exception) -> str:
+    return f"{what}: {_reason(error)}; check the address, and what you may do there"
+
+
+def _reason(error: Exception) -> str:
+    """In one line; libraries of stores do not give their errors a `strerror`."""
+    text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return text or type(error).__name__

@@ -175,7 +175,7 @@ def _map_on_ray(
 ) -> Iterator[Result]:
     """See `map_unordered`. Ray begins a task again elsewhere three times."""
     import ray
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
     def count() -> int:
         return jobs if jobs > 0 else int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))
@@ -186,6 +186,8 @@ def _map_on_ray(
             return ray.get(done), others
         except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
             raise WorkerError(_SEVERAL_DIED) from error
+        except RayTaskError as error:  # its message is the worker's whole traceback
+            raise error.cause from error
 
     with _connected_to_ray(address):
         call: Any = ray.remote(_call).options(num_gpus=int(on_gpu))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,7 +51,7 @@ LABELS = "labels"  # folder of a run: tables of the best fits known
 COUNTS = "people.json"  # in it: how many people were left out of each
 _PCK_SHARE = 0.1  # of the longer side of the box about the person
 _CHUNK = 64  # people estimated at once when judged
-_SHOWN = 8  # people in a picture of overlays
+_DRAWN = 8  # people in a picture of overlays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,8 +281,9 @@ class ImageTask:
         write_json(run / LABELS / COUNTS, counts)
 
     def describe_files(self) -> dict[str, float]:
-        """Statistics of the store."""
-        return {} if self.loop is None else self.loop.opened.statistics()
+        """Statistics of the store; without fits there is no mean cost, as the log takes no NaN."""
+        found = {} if self.loop is None else self.loop.opened.statistics()
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def _bodies_on(self, device: torch.device) -> tuple[Body, KeypointBody]:
         """The bodies where the network is; the data's own stays on the CPU."""
@@ -344,7 +346,7 @@ class ImageTask:
 
     def pictures(self, network: nn.Module) -> dict[str, NDArray[np.uint8]]:
         """A few held-out people, and the estimated bodies over them."""
-        batch = {name: value[:_SHOWN] for name, value in self._held_out.items()}
+        batch = {name: value[:_DRAWN] for name, value in self._held_out.items()}
         seen = self.see(network, batch)
         crops, faces = restore_crops(batch["images"]), self.body.faces.cpu().numpy()
         columns = []

@@ -75,7 +75,7 @@ class KeepsFiles(Protocol):
         """At the end of the run, after the last commit: what others shall read."""
 
     def describe_files(self) -> dict[str, float]:
-        """For the log, at each evaluation; nothing if there is nothing to tell."""
+        """Finite numbers for the log, at each evaluation; none if there is nothing to tell."""
 
     def show_files(self, step: int, network: nn.Module) -> None:
         """At each evaluation, in the first process alone: what readers of the run shall see.

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.shell_completion import BashComplete
 
-from cli.comfort import EXIT_CODES, Outcome, say_problems, summary_of
+from cli.comfort import EXIT_CODES, Outcome, number, say_problems, sentence_of, summary_of
 from cli.main import cli
 from cli.progress import StageBars
 from fitting.map_fit import LmConfig, Stage
@@ -100,7 +100,31 @@ def test_many_problems_are_counted_not_printed(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 21
     assert lines[-1] == "fit-cli: and 30 more, which OUT/run.json names"
-    assert "50, named above: 25 times row 0; 25 times row 1" in summary_of(outcome)
+    assert "50, 20 of them named above: 25 times row 0; 25 times row 1" in summary_of(outcome)
+
+
+def test_overlays_of_an_earlier_run_are_not_this_ones(fit_cli, people, tmp_path):
+    (tmp_path / "out" / "overlays").mkdir(parents=True)
+    options = (*OPTIONS, "--no-overlays", "--overwrite", "--json")
+    _, said, _ = fit_cli("fit", people, "-o", tmp_path / "out", *options)
+    assert sorted(json.loads(said)["files"]) == ["record", "table"]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [
+        (0, 3, "0"), (0.1234, 3, "0.123"), (99.4, 2, "99"), (99.6, 2, "100"), (999.7, 3, "1,000"),
+        (12345.6, 3, "12,346"), (-999.7, 3, "-1,000"), (None, 3, "-"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_out(value, digits, expected):
+    assert number(value, digits) == expected
+
+
+def test_what_an_error_leaves_unsaid_is_said():
+    assert sentence_of(MemoryError()) == "out of memory; give a smaller --batch-size"
+    assert sentence_of(MemoryError("no room")) == "no room; give a smaller --batch-size"
+    assert sentence_of(KeyboardInterrupt()) is None
 
 
 # --- JSON --------------------------------------------------------------------------------------
@@ -218,6 +242,7 @@ def test_a_dry_run_fails_as_the_run_would(fit_cli, people, tmp_path):
         ((tmp_path / "none", "-o", tmp_path / "out"), "no such file or folder"),
         ((people, "-o", tmp_path / "out", "--body", tmp_path / "no.npz"), "no.npz"),
         ((people, "-o", tmp_path / "out", "--fps", "5"), "add --video"),
+        ((people, "-o", tmp_path / "out", "--init", tmp_path / "no.parquet"), "no.parquet"),
         ((full.parent / "pictures", "-o", tmp_path / "out"), "no picture here"),
     ):
         (tmp_path / "pictures").mkdir(exist_ok=True)
@@ -226,6 +251,8 @@ def test_a_dry_run_fails_as_the_run_would(fit_cli, people, tmp_path):
         assert words in err
         assert err.count("\n") == 1
     assert [path.name for path in full.iterdir()] == ["holiday.jpg"]
+    plan = ("detect", tmp_path / "pictures", "-o", tmp_path / "out.json")
+    assert fit_cli(*plan, "--dry-run") == fit_cli(*plan)
 
 
 def test_dry_runs_of_the_other_commands(fit_cli, picture, tmp_path):
@@ -275,7 +302,11 @@ def test_an_interrupted_fit_leaves_nothing_half(
         os.kill(os.getpid(), number)
 
     monkeypatch.setattr(pq, "write_table", write_half)
-    found, said, _ = fit_cli("fit", people, "-o", tmp_path / "out", *OPTIONS)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
+    try:
+        found, said, _ = fit_cli("fit", people, "-o", tmp_path / "out", *OPTIONS)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (found, said) == (code, "")
     assert list((tmp_path / "out").iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -312,6 +343,16 @@ def test_a_mistyped_word_is_answered_with_the_nearest(fit_cli, words, meant):
     code, said, err = fit_cli(*words)
     assert (code, said) == (2, "")
     assert meant in err
+
+
+def test_a_gpu_that_is_not_there_is_named(fit_cli, people, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    options = (people, "-o", tmp_path / "out", "--dry-run", "--init", "mean", "--device")
+    assert re.search(r"device +cuda\n", fit_cli("fit", *options, "cuda:1")[1])
+    code, _, err = fit_cli("fit", *options, "cuda:2")
+    assert code == 2
+    assert "device cuda:2 was asked for, but the last GPU that PyTorch finds is cuda:1" in err
 
 
 def test_an_input_that_looks_like_a_command_is_an_input(fit_cli, tmp_path, monkeypatch):

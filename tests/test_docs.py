@@ -145,7 +145,7 @@ def check_fit_cli(arguments: list[str]) -> None:
         name, found, arguments = command.resolve_command(context, arguments)
         assert found is not None, name
         command, context = found, click.Context(found, parent=context)
-    command.make_context("fit-cli", list(arguments))
+    command.make_context(command.name, list(arguments))
 
 
 def check_make(arguments: list[str]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fits import fits_table
 from sharded import NUM_PEOPLE, files_of, fit_at_once, go, left_behind, make_config, people_arrays
 from stored import Operations
 
@@ -25,6 +26,7 @@ from fitting.estimates import Estimates, unknown_params
 from fitting.files import InputError, OutputError
 from fitting.map_fit import LmConfig, Stage
 from fitting.offline import SOLVERS
+from fitting.table import read_fits, write_fits
 from fitting.workers import WorkerError
 
 SHARDS = -(-NUM_PEOPLE // 4)
@@ -57,7 +59,13 @@ def in_one_sentence(error, words):
 
 # --- The disk ------------------------------------------------------------------------------------
 
-REFUSALS = {errno.ENOSPC: "the disk is full", errno.EACCES: "permission is denied"}
+REFUSALS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission is denied",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: os.strerror(errno.EIO),
+}
 
 
 @pytest.mark.parametrize("code", REFUSALS, ids=errno.errorcode.get)
@@ -86,6 +94,19 @@ def test_a_refused_write_ends_the_run_and_keeps_what_is_done(code, config, monke
         assert files_of(config.output) == files_of(config.output.parent / "counted"), at
         assert left_behind(config.output) == []
         shutil.rmtree(config.output)
+
+
+@pytest.mark.parametrize("content", ["{", '{"format": "bodyloop run in shards", "version": 1}'])
+def test_a_manifest_that_is_no_use_is_replaced(content, config, monkeypatch):
+    """Its error says to begin again with --overwrite."""
+    monkeypatch.setattr(fitting.shard_run, "fit_shard", fit_at_once)
+    go(config)
+    whole = files_of(config.output)
+    (config.output / "manifest.json").write_text(content)
+    with pytest.raises(InputError, match="begin again with --overwrite"):
+        go(config, resume=True)
+    go(replace(config, overwrite=True))
+    assert files_of(config.output) == whole
 
 
 _ON_A_SMALL_DISK = """
@@ -122,6 +143,17 @@ def test_a_disk_that_is_full_indeed(config, tmp_path):
 # --- What is read --------------------------------------------------------------------------------
 
 
+def opened_for_writing(pipe, process):
+    """A named pipe, once the process reads it."""
+    while True:
+        try:
+            return os.fdopen(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK), "wb")
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_an_input_that_stalls_is_ended_by_ctrl_c(config, tmp_path):
     """The second one: a network file may come back after the first."""
@@ -133,17 +165,36 @@ def test_an_input_that_stalls_is_ended_by_ctrl_c(config, tmp_path):
          "fit", stalled, "-o", config.output, *options],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    with stalled.open("wb"):  # opens when the program does, and gives it nothing
-        for _ in range(2):
-            time.sleep(0.5)
-            process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+    said = []
+    with opened_for_writing(stalled, process):  # and gives it nothing
+        process.send_signal(signal.SIGINT)
+        while not "".join(said).strip():  # or the system might make one signal of the two
+            said.append(process.stderr.readline())
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=60)[1].splitlines()
     assert process.returncode == 128 + signal.SIGINT
-    assert [line for line in said.splitlines() if line] == [
+    assert [line.strip() for line in said if line.strip()] == [
         "fit-cli: finishing the shards begun; Ctrl-C once more ends at once",
         "fit-cli: interrupted; what was finished stands",
     ]
     assert go(config).record is not None  # nothing stands in the way of the same run
+
+
+def test_a_table_that_loses_rows_meanwhile_ends_the_run(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting.shard_run, "fit_shard", fit_at_once)
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    points = {"keypoints_2d": np.full((8, 51), 0.5)}
+    for number in range(2):
+        write_fits(parts / f"part-{number}.parquet", fits_table(points, 8))
+
+    def shorten(stage, done, total):
+        write_fits(parts / "part-1.parquet", fits_table({"keypoints_2d": np.full((2, 51), 0.5)}, 2))
+
+    with pytest.raises(InputError) as caught:
+        go(replace(config, input=parts), 8, progress=shorten)
+    assert in_one_sentence(caught, "parts was changed while it was read")
 
 
 def predictor_that(replaces):
@@ -225,7 +276,7 @@ def test_a_gpu_out_of_memory_halves_the_batch(config, monkeypatch, caplog, tmp_p
     ]
     for shard in range(3):
         found, expected = (
-            fitting.table.read_fits(folder / "fits" / f"part-{shard:05d}.parquet").columns
+            read_fits(folder / "fits" / f"part-{shard:05d}.parquet").columns
             for folder in (config.output, tmp_path / "two")
         )
         assert found.equals(expected)
@@ -273,10 +324,13 @@ def test_a_worker_that_is_killed_loses_only_its_shard(config, monkeypatch):
     psutil = pytest.importorskip("psutil", reason="psutil finds the workers")
     monkeypatch.undo()  # workers have the solver's own settings
 
+    killed = []
+
     def kill_one(stage, done, total):
-        for child in psutil.Process().children():
+        for child in [] if killed else psutil.Process().children():
             if "loky" in " ".join(child.cmdline()) and "tracker" not in " ".join(child.cmdline()):
                 child.kill()
+                killed.append(child.pid)
                 return
 
     with pytest.raises(WorkerError) as caught:

@@ -11,6 +11,7 @@ import time
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -27,16 +28,18 @@ from bodies import synthetic_arrays, write_body
 from fits import fits_table
 from PIL import EpsImagePlugin, Image
 
-from fitting import npz, pictures, table
+from fitting import npz, pictures, shard_files, table
 from fitting.body import load_body
 from fitting.body_files import load_body_arrays
 from fitting.estimates import read_estimates
-from fitting.files import InputError, short_name
+from fitting.files import short_name
 from fitting.images import read_image
 from fitting.npz import read_npz
 from fitting.overlay import PersonPictures, draw_overlay
 from fitting.pictures import draw_people
 from fitting.readers import matlab, read_people
+from fitting.readers.common import Request
+from fitting.shard_files import PeopleOfArrays
 from fitting.table import read_fits, write_fits
 from fitting.unpickler import load_pickle
 from fitting.writers import write_amass, write_meshes
@@ -44,13 +47,12 @@ from priors.gmm import load_pose_prior
 from regressor.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from regressor.config import load_config
 
-REFUSED = (InputError, ValueError)  # of bodies and priors, too
 NUM_MANY = 10_000
 
 
 def refusal(read: Callable[[], object], path: Path) -> str:
     """What a refusal says: one sentence that names the file."""
-    with pytest.raises(REFUSED) as caught:
+    with pytest.raises(ValueError) as caught:
         read()
     message = str(caught.value)
     assert str(path) in message
@@ -242,6 +244,33 @@ def test_an_array_that_states_more_than_its_bytes_is_not_allocated(tmp_path):
         assert peak_of(lambda: refusal(lambda: read_people(path), path)) < 1e6  # noqa: B023
 
 
+def test_runs_in_shards_believe_no_sizes_either(tmp_path):
+    """They read the same files some rows at a time."""
+    path = tmp_path / "a.npz"
+    for N in (10**7, 10**12):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, values in people_arrays().items():
+                array, shape = io.BytesIO(), np.shape(values)
+                if shape:
+                    header = {"descr": "<f8", "fortran_order": False, "shape": (N, *shape[1:])}
+                    np.lib.format.write_array_header_1_0(array, header)
+                else:
+                    np.save(array, values)
+                archive.writestr(f"{name}.npy", array.getvalue() + b"\0" * 80 * len(shape))
+        request = Request(path=path)
+        peak = peak_of(lambda: refusal(lambda: PeopleOfArrays(request), path))  # noqa: B023
+        assert peak < 2e6  # to hash the file takes one
+
+
+def test_rows_of_shards_have_a_limit(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, **people_arrays(N=20_000))
+    with closing(PeopleOfArrays(Request(path=path))) as source:
+        monkeypatch.setattr(shard_files, "MAX_BYTES", 1 << 20)
+        assert len(source.read(0, 10).people) == 10
+        assert "unpack to more" in refusal(lambda: source.read(0, 20_000), path)
+
+
 def test_matlab_variables_have_a_limit(tmp_path, monkeypatch):
     path = tmp_path / "joints.mat"
     scipy.io.savemat(path, {"joints": np.zeros((14, 3, 10_000))}, do_compression=True)
@@ -335,9 +364,8 @@ def test_only_photographs_are_opened(tmp_path, monkeypatch):
 def test_settings_that_are_traps(text, tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(text)
-    began = time.process_time()
-    refusal(lambda: load_config(path), path)
-    assert time.process_time() - began < 5  # written out, the last of them has 2^25 items
+    # Written out, the last of them has 2^25 items.
+    assert seconds_of(lambda: refusal(lambda: load_config(path), path)) < 5
 
 
 # --- Names of pictures ---
@@ -450,17 +478,22 @@ def crowd(path: Path, N: int) -> Path:
     return path
 
 
+def seconds_of(run: Callable[[], object]) -> float:
+    """Of a processor: others may use them meanwhile."""
+    began = time.process_time()
+    run()
+    return time.process_time() - began
+
+
 def test_thousands_in_one_picture_take_time_in_proportion(tmp_path):
     seconds = {}
     for N in (NUM_MANY // 8, NUM_MANY):
         path = crowd(tmp_path / f"{N}.json", N)
-        read_people(path)
-        began = time.process_time()
         people, problems = read_people(path)
-        seconds[N] = time.process_time() - began
         assert (len(people), problems) == (N, [])
         assert people.person.tolist() == list(range(N))
-    assert seconds[NUM_MANY] < 30 * seconds[NUM_MANY // 8]  # 8 if linear, 64 if quadratic
+        seconds[N] = min(seconds_of(lambda: read_people(path)) for _ in range(5))  # noqa: B023
+    assert seconds[NUM_MANY] < 40 * seconds[NUM_MANY // 8]  # 8 if linear, 64 if quadratic
 
 
 def test_crowds_are_drawn_in_blocks(tmp_path, monkeypatch):
@@ -611,7 +644,7 @@ def test_a_table_of_texts_that_are_none(tmp_path):
     assert "UTF" in refusal(lambda: read_fits(path), path)
 
 
-def test_millions_of_ids_of_one_hash(tmp_path):
+def test_many_ids_of_one_hash(tmp_path):
     modulus = (1 << 61) - 1  # of Python's hash of integers
     images = [{"id": i * modulus, "file_name": "a.jpg", "width": 9, "height": 9}
               for i in range(1, 50_000)]  # fmt: skip

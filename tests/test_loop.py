@@ -26,6 +26,7 @@ from regressor.heads import ImageEstimate
 from regressor.image_losses import image_losses
 from regressor.image_task import LABELS
 from regressor.loop import FOLDER
+from regressor.run_log import read_metrics
 from regressor.stored_fits import Origin
 from regressor.tasks import make_task
 from regressor.training import train
@@ -186,6 +187,15 @@ def test_looking_at_a_network_leaves_the_fits(make_config, tmp_path):
     assert task.loop.opened.statistics()["filled"] == 0
     task.losses(task.network, task.batch(0))
     assert task.loop.opened.statistics()["filled"] > 0
+
+
+def test_a_run_without_a_fit_is_logged(make_config, tmp_path):
+    """Nothing is fitted, so no fit has a cost: there is no mean, rather than one that is NaN."""
+    config = make_config("none", loop={"solver": "none"}, training={"steps": 2})
+    train(make_task(config), config, tmp_path, device="cpu")
+    files = read_metrics(tmp_path)[-1]["files"]
+    assert files["filled"] == 0
+    assert "cost" not in files
 
 
 def test_a_run_cut_short_goes_on_to_the_same_end(make_config, tmp_path):

@@ -14,7 +14,15 @@ from sharded import NUM_PEOPLE, fit_at_once, go, make_config, people_arrays
 import fitting.shard_run
 from fitting.files import InputError, OutputError
 from fitting.run import run
-from fitting.storage import check_installed, is_remote, to_location, write_whole
+from fitting.storage import (
+    check_installed,
+    exists,
+    files_in,
+    is_remote,
+    read_whole,
+    to_location,
+    write_whole,
+)
 
 upath = pytest.importorskip("upath", reason="universal_pathlib is not installed")
 
@@ -110,6 +118,39 @@ def test_problems_name_the_url(config, store):
     assert [(problem.file, problem.row) for problem in summary.problems] == [(str(source), 5)]
 
 
+def test_errors_name_the_url(config, store):
+    source = store / "people.npz"
+    store.mkdir(parents=True, exist_ok=True)
+    source.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(InputError) as caught:
+        go(replace(config, input=source))
+    assert str(caught.value).startswith(f"{source} cannot be read as .npz")
+
+
+def test_what_others_write_after_a_listing_is_seen(memory, monkeypatch):
+    """Object stores' file systems remember what a folder held."""
+    files = type(memory.fs)
+    lists, tells = files.ls, files.info
+    monkeypatch.setattr(files, "invalidate_cache", lambda self, path=None: self.dircache.clear())
+
+    def ls(self, path, detail=True, **options):
+        self.dircache[self._strip_protocol(path)] = lists(self, path, detail=True)
+        return lists(self, path, detail=detail, **options)
+
+    def info(self, path, **options):
+        path = self._strip_protocol(path)
+        found = self._ls_from_cache(path)
+        return next(one for one in found if one["name"] == path) if found else tells(self, path)
+
+    monkeypatch.setattr(files, "ls", ls)
+    monkeypatch.setattr(files, "info", info)
+    memory.mkdir(parents=True)
+    assert files_in(memory) == []
+    with memory.fs.open((memory / "other").path, "wb") as stream:
+        stream.write(b"content")
+    assert exists(memory / "other")
+
+
 def test_what_cannot_be_reached_is_told_in_one_sentence(config, memory, monkeypatch):
     with pytest.raises(InputError, match="no such file"):
         go(replace(config, input=memory / "none.npz"))
@@ -121,6 +162,11 @@ def test_what_cannot_be_reached_is_told_in_one_sentence(config, memory, monkeypa
     with pytest.raises(OutputError, match="no credentials; check the address") as caught:
         write_whole(memory / "x", b"content")
     assert "\n" not in str(caught.value)
+    for name in ("exists", "read_bytes"):
+        monkeypatch.setattr(type(memory), name, lambda self: refuse(self, b""))
+    for ask in (exists, read_whole):
+        with pytest.raises(InputError, match="no credentials; check the address"):
+            ask(memory / "x")
 
 
 def test_locations(monkeypatch):

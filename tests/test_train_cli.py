@@ -134,6 +134,32 @@ def test_a_nan_loss_is_exit_code_1(fit_cli, config, tmp_path):
     assert "last.pt holds step 4" in heard
 
 
+def test_one_process_of_several_speaks(fit_cli, config, tmp_path, monkeypatch):
+    """Whether a run ends well or not; the exit code is that of all."""
+    bad = ("--set", "bad_batches=[4]", "--quiet", "--json")
+    code, said, heard = fit_cli("train", config, "-o", tmp_path / "first", *bad)
+    found = json.loads(said)
+    assert (code, found["exit_code"], found["ended"]) == (1, 1, "diverged")
+    assert found["problems"][0]["reason"] in heard
+    monkeypatch.setenv("RANK", "1")
+    assert fit_cli("train", config, "-o", tmp_path / "bad", *bad) == (1, "", "")
+    assert fit_cli("train", config, "-o", tmp_path / "good", "--quiet", "--json") == (0, "", "")
+    assert fit_cli("train", config, "-o", tmp_path / "none", "--dry-run") == (0, "", "")
+
+
+def test_a_page_of_an_earlier_run_is_not_this_ones(fit_cli, config, tmp_path):
+    assert "report.html" in fit_cli("train", config, "-o", tmp_path / "run")[1]
+    again = ("train", config, "-o", tmp_path / "run", "--overwrite", "--no-report", "--json")
+    assert "report" not in json.loads(fit_cli(*again)[1])["files"]
+
+
+def test_a_dry_run_looks_at_the_weights_to_begin_at(fit_cli, config, tmp_path):
+    plan = ("train", config, "-o", tmp_path / "run", "--dry-run", "--start")
+    code, said, heard = fit_cli(*plan, tmp_path / "none.pt")
+    assert (code, said) == (2, "")
+    assert "none.pt" in heard
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(fit_cli, config, tmp_path):
     out = tmp_path / "run"
     arguments = [config, "-o", out, "--set", "training.steps=500", "--set=training.workers=2"]

@@ -186,6 +186,22 @@ def test_bodies_lie_where_the_rasterizer_puts_them(page, run):
     assert nameless_controls(page) == []
 
 
+def test_the_body_to_turn_stays_the_one_that_was_opened(visit, run):
+    """Though the cards behind the dialog show others: one studio draws them all."""
+    page = visit(run.url, height=1500)
+    wait_until(page, ALL_DRAWN, "300")
+    page.locator(".pair a").nth(1).click()
+    page.wait_for_selector("dialog[data-shown='1-300']")
+    opened = pixels(page, "#orbit").astype(float)
+    for key, step in ((",", 200), (".", 300)):
+        page.keyboard.press(key)
+        page.wait_for_selector(f"dialog[data-shown='1-{step}']")
+        page.wait_for_timeout(500)  # frames in which cards may be drawn
+    assert np.abs(pixels(page, "#orbit") - opened).mean() < 0.5
+    page.keyboard.press("Escape")
+    wait_until(page, ALL_DRAWN, "300")
+
+
 def test_store_and_epochs_are_drawn(page):
     bars = page.locator(".bars .bar")
     assert bars.count() > 20

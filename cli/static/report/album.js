@@ -198,11 +198,15 @@ class AlbumView {
     this.draw();
   }
 
-  /** Draw cards on the screen that do not show the step, some in each frame. */
+  /**
+   * Draw cards on the screen that do not show the step, some in each frame; none behind the dialog,
+   * which goes on to draw the studio's body whenever the reader turns it.
+   */
   draw() {
     if (!this.isReady || this.frame) return;
     this.frame = requestAnimationFrame(() => {
       this.frame = null;
+      if (this.closer.dialog.open) return; // all are drawn again when it closes
       const until = performance.now() + FRAME_MS;
       for (const card of this.onScreen) {
         if (!this.stale.has(card)) continue;

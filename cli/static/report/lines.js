@@ -92,7 +92,7 @@ class LineChart {
 
   /** The axes for the width there is. */
   scale(width) {
-    const values = this.shown.flatMap((curve) => curve.values).filter((value) => value !== null);
+    const values = this.shown.flatMap((curve) => curve.values);
     let [low, high] = [Math.min(...values), Math.max(...values)];
     if (values.length === 0) [low, high] = [0, 1];
     const [bottom, top] = [CHART_HEIGHT - MARGIN.bottom, MARGIN.top];
