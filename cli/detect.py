@@ -8,7 +8,7 @@ import click
 
 from .comfort import EXIT_CODES, Outcome, concluded, counted
 from .options import ANY_PATH, dry_run_option, output_option
-from .plan import check_input, check_output, count_pictures
+from .plan import check_output, count_pictures
 from .progress import StageBars
 from .sources import detector_option
 
@@ -24,10 +24,10 @@ _MOST_NAMED = 20  # pictures without people; --json names all
 def detect(input: Path, output: Path, detector: str, dry_run: bool, quiet: bool) -> Outcome:
     """Find the people in INPUT, a picture or a folder of pictures, and write their keypoints."""
     from fitting.detector import load_detector
-    from fitting.sources import people_in_pictures
+    from fitting.sources import check_exists, people_in_pictures
     from fitting.writers import write_coco
 
-    check_input(input)
+    check_exists(input)
     total = count_pictures(input)
     if dry_run:
         return _plan(input, output, detector, total)

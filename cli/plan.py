@@ -40,9 +40,9 @@ def plan_people(config: SourceConfig, limit: int | None) -> PlannedPeople:
     import numpy as np
 
     from fitting.clock import StageClock
-    from fitting.sources import find_people, is_keypoint_source
+    from fitting.sources import check_exists, find_people, is_keypoint_source
 
-    check_input(config.input)
+    check_exists(config.input)
     if config.keypoints is None and not is_keypoint_source(config.input):
         return PlannedPeople(people=None, pictures=count_pictures(config.input), problems=())
     clock = StageClock({"load": 0.0, "detect": 0.0})
@@ -50,14 +50,6 @@ def plan_people(config: SourceConfig, limit: int | None) -> PlannedPeople:
     people = found.people.select(slice(limit))
     pictures = len(np.unique(people.image[people.image != ""]))
     return PlannedPeople(people=people, pictures=pictures, problems=found.problems)
-
-
-def check_input(path: Path) -> None:
-    """InputError if there is nothing at `path`."""
-    from fitting.files import InputError
-
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; check the path of the input")
 
 
 def count_pictures(path: Path) -> int:

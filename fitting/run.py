@@ -36,7 +36,7 @@ from .pictures import draw_people, remove_pictures
 from .problem import PARAMETERS, BodyParams, Status
 from .rig import Rig, match_views, read_cameras
 from .run_config import RunConfig, plain, refines, settled, solver_settings
-from .sources import Found, Progress, find_people, people_in_file
+from .sources import Found, Progress, check_exists, find_people, people_in_file
 from .storage import is_remote
 from .table import FitsTable, build_fits, replace_fits
 from .tracks import link_people, make_tracks
@@ -80,8 +80,7 @@ def run(
     Raises:
         ValueError, OSError: nothing could be done; the message is one sentence with the fix.
     """
-    if not config.input.exists():
-        raise InputError(f"{config.input}: no such file or folder; check the path of the input")
+    check_exists(config.input)
     if is_remote(config.input) or is_remote(config.output):
         raise InputError("only runs in shards read and write URLs; add --shard-size")
     if config.init == "lift" and make_estimator is None:

@@ -26,8 +26,8 @@ from .run_config import RunConfig, refines, settled, solver_settings
 from .shard_record import ShardsSummary, finish_run
 from .shard_sources import PeopleSource, open_people
 from .shard_work import FitPlan, ShardTask, fit_shard, forget_tools
-from .sources import Progress
-from .storage import check_installed, exists, prepare_folder
+from .sources import Progress, check_exists
+from .storage import check_installed, prepare_folder
 from .table import table_files
 from .workers import WorkerError, check_backend, count_workers, map_unordered
 
@@ -133,8 +133,7 @@ def _checked(config: RunConfig, shards: ShardConfig) -> RunConfig:
     """The same, settled; InputError for what does not go with shards."""
     for location in (config.input, config.output):
         check_installed(location)
-    if not exists(config.input):
-        raise InputError(f"{config.input}: no such file or folder; check the path of the input")
+    check_exists(config.input)
     if config.overwrite and shards.joins:
         raise InputError(
             "--resume and --shards go on with a run, --overwrite replaces it; give one"

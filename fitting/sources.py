@@ -15,6 +15,7 @@ from .images import ImageError, list_images, read_image
 from .people import People, Problem, concatenate
 from .readers import read_people, recognise_format
 from .skeleton import keypoint_set as set_of_name
+from .storage import exists
 
 # Detectors place hidden limbs, too; below this confidence they are guesses, and count as unseen.
 _MIN_CONF = 0.2
@@ -23,6 +24,12 @@ _KEYPOINT_SUFFIXES = (".json", ".npz", ".mat", ".pkl", ".parquet")
 
 Progress = Callable[[str, int, int], object]
 """Told (stage, number of items just done, number of items in all)."""
+
+
+def check_exists(path: Path) -> None:
+    """InputError if there is nothing at `path`."""
+    if not exists(path):
+        raise InputError(f"{path}: no such file or folder; check the path of the input")
 
 
 @dataclass(frozen=True, kw_only=True)

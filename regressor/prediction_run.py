@@ -25,7 +25,7 @@ from fitting.people import People, Problem
 from fitting.problem import PARAMETERS, Status
 from fitting.run import RunSummary, draw_overlays, people_columns, plain
 from fitting.skeleton import keypoint_set
-from fitting.sources import Found, Progress, SourceConfig, find_people
+from fitting.sources import Found, Progress, SourceConfig, check_exists, find_people
 from fitting.table import FitsTable, build_fits, replace_fits
 from fitting.versions import find_versions
 
@@ -75,8 +75,7 @@ def run_prediction(
     Raises:
         ValueError, OSError: nothing could be done; the message is one sentence with the fix.
     """
-    if not config.input.exists():
-        raise InputError(f"{config.input}: no such file or folder; check the path of the input")
+    check_exists(config.input)
     clock = StageClock(dict.fromkeys(_STAGES, 0.0))
     with clock.time("load"):
         body = load_body(config.body).to(choose_device(config.device))
