@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from timing import LONG
 
 APPROVED = Path(__file__).with_name("approved")
 SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -76,7 +77,7 @@ def pixels(page, selector):
         return np.asarray(image.convert("RGBA")).astype(float)
 
 
-def wait_until(page, is_so, argument=None, seconds=60):
+def wait_until(page, is_so, argument=None, seconds=LONG):
     """`page.wait_for_function`, which evaluates text in the page: its policy forbids that."""
     until = time.monotonic() + seconds
     while not page.evaluate(is_so, argument):

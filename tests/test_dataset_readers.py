@@ -369,7 +369,7 @@ def test_matlab_files_of_no_use(tmp_path, mpii):
     fails(tmp_path / "cut.mat", "cannot be read as a MATLAB file|must hold annolist")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_matlab_arrays_are_those_that_scipy_writes(data, tmp_path_factory):
     """SciPy is the oracle: numbers of every type, narrow or wide, and structures within others."""
@@ -762,7 +762,7 @@ def test_good_samples_are_recognised_and_read(samples, name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_damaged_bytes_are_a_problem_or_one_sentence(name, data, samples, tmp_path_factory):
     content = bytearray(samples[name].read_bytes())
@@ -820,7 +820,7 @@ def hostile_array(draw: Any, array: np.ndarray) -> Any:
 
 
 @pytest.mark.parametrize("name", ["spin", "humandata", "lsp", "3dpw"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_wrong_arrays_are_a_problem_or_one_sentence(name, data, samples, tmp_path_factory):
     path = tmp_path_factory.mktemp("arrays") / samples[name].name
@@ -850,7 +850,7 @@ _JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_any_damage_to_an_mmpose_file(data, samples, tmp_path_factory):
     document: Any = {

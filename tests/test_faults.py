@@ -19,6 +19,7 @@ import torch
 from fits import fits_table
 from sharded import NUM_PEOPLE, files_of, fit_at_once, go, left_behind, make_config, people_arrays
 from stored import Operations
+from timing import LONG
 
 import fitting.offline
 import fitting.shard_run
@@ -172,7 +173,7 @@ def test_an_input_that_stalls_is_ended_by_ctrl_c(config, tmp_path):
             said.append(process.stderr.readline())
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=60)[1].splitlines()
+        said += process.communicate(timeout=LONG)[1].splitlines()
     assert process.returncode == 128 + signal.SIGINT
     assert [line.strip() for line in said if line.strip()] == [
         "fit-cli: finishing the shards begun; Ctrl-C once more ends at once",

@@ -82,7 +82,7 @@ def test_alignment_of_a_mirrored_body_is_a_minimum_over_rotations(rng):
 
 
 @given(seeds)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_similarity_transforms_cost_nothing_and_reflections_do(seed):
     rng = np.random.default_rng(seed)
     truth = rng.normal(0, 0.4, (3, 24, 3))
@@ -91,7 +91,7 @@ def test_similarity_transforms_cost_nothing_and_reflections_do(seed):
 
 
 @given(seeds)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_invariances(seed):
     rng = np.random.default_rng(seed)
     predicted, truth = rng.normal(0, 0.4, (2, 3, 24, 3))

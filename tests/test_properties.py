@@ -33,9 +33,7 @@ from fitting.table import build_fits, write_fits
 
 SIZE = (64, 48)
 PICTURES = ("im0001.jpg", "im0002.jpg", "im0003.jpg")
-FEW = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Truth(NamedTuple):
@@ -333,7 +331,6 @@ def test_a_matrix_that_is_none_gives_no_step(seed):
     assert step.isfinite().all() and not step[1:].any()
 
 
-@settings(deadline=None)  # other programs may have the processor
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.floats(1e-3, 1e3))
 def test_the_robust_loss_is_even_bounded_and_rises(a, b, scale):
     low, high = sorted((abs(a), abs(b)))

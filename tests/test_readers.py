@@ -6,7 +6,6 @@ import copy
 import io
 import json
 import pickle
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from timing import seconds_of
 
 from cli.sources import KEYPOINT_FORMATS
 from fitting.files import InputError
@@ -281,9 +281,8 @@ def test_coco_without_people(tmp_path):
 @pytest.mark.shared
 def test_coco_val2017(shared):
     path = shared / "data" / "coco_val2017_kpts" / "person_keypoints_val2017.json"
-    start = time.perf_counter()
+    assert seconds_of(lambda: read_people(path)) < 5  # 0.1 s alone on two cores
     people, problems = read_people(path)
-    assert time.perf_counter() - start < 2  # 0.1 s alone on two cores
     annotations = json.loads(path.read_bytes())["annotations"]
     assert (len(people), problems) == (2213, [])
     assert people.annotation_id.tolist() == [a["id"] for a in annotations]
@@ -533,7 +532,7 @@ _JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_damage_to_a_coco_file_is_a_problem_or_one_sentence(data, tmp_path_factory):
     document = coco_file(coco_person(0), coco_person(1))

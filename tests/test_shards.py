@@ -26,6 +26,7 @@ from sharded import (
 )
 from stored import Killed, Operations
 from tasks import die_of_three
+from timing import LONG
 
 import fitting.shard_record
 import fitting.shard_run
@@ -395,7 +396,7 @@ def test_workers_end_with_a_run_that_is_killed():
     path = os.pathsep.join([str(tests), str(tests.parent)])
     done = subprocess.run(
         [sys.executable, "-c", code],
-        stdout=subprocess.PIPE, timeout=60, check=False, env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE, timeout=LONG, check=False, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fitting.files import InputError, OutputError
@@ -97,7 +97,7 @@ def test_posterior_deviations_may_be_left_out():
     assert table.columns.column("joint_std_mm").null_count == 2
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_values_survive_the_round_trip(data, tmp_path_factory):
     N = data.draw(st.integers(1, 4))

@@ -9,6 +9,7 @@ import signal
 import pytest
 import torch
 from test_training import start_toy, wait_for_step
+from timing import LONG
 from toy_task import ENTRY
 
 from regressor import load_checkpoint
@@ -166,7 +167,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(fit_cli, config, tmp_path):
     process = start_toy([*arguments, "--set=training.prefetch=process"], slow=0.03)
     wait_for_step(out, 4, process)
     os.killpg(process.pid, signal.SIGINT)  # to its workers as well, as the terminal does
-    said, heard = process.communicate(timeout=60)
+    said, heard = process.communicate(timeout=LONG)
     assert process.returncode == 130, heard
     assert "Traceback" not in heard
     line = said.splitlines()[-1]

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from timing import LONG
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from toy_task import ENTRY, ToyConfig, ToyNetworkConfig, ToyTask, make_network
@@ -43,7 +44,6 @@ from regressor.tasks import TASKS, make_task
 from regressor.training import DivergedError, train
 
 HERE = Path(__file__).parent
-LONG = 600  # seconds; a machine may be busy with other work
 
 
 @pytest.fixture(autouse=True)

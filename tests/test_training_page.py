@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
 import roma
 import torch
 from test_page import Parsed
+from timing import seconds_of
 
 from cli.page_curves import MAX_POINTS, read_log, speeds_of, thin
 from cli.page_store import count_bins
@@ -193,9 +193,8 @@ def test_a_killed_run_keeps_its_whole_lines(tmp_path):
 
 def test_a_hundred_thousand_lines_are_thinned(tmp_path):
     write_log(tmp_path, 100_000, every=1)
-    began = time.process_time()
+    assert seconds_of(lambda: page_of(tmp_path)) < 60  # about 3 s; docs/report.md
     page = page_of(tmp_path)
-    assert time.process_time() - began < 30  # about 3 s; docs/report.md
     steps, _ = curves_of(page)["Loss", "loss"]
     assert 300 < len(steps) <= MAX_POINTS and steps[-1] == 100_000
     assert (tmp_path / "report.html").stat().st_size < 500_000

@@ -67,7 +67,7 @@ def check_same_people(people: People, table: FitsTable) -> None:
 # --- SPIN ---
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), N=st.integers(0, 5))
 def test_spin_round_trip(tmp_path_factory, seed, N):
     table = table_of("spin49", N, seed)
@@ -111,7 +111,7 @@ CONVERTIBLE = ("coco17", "coco_wholebody", "lsp14", "mpii16", "body25", "smpl24"
 
 
 @pytest.mark.parametrize("name", CONVERTIBLE)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_humandata_round_trip(name, tmp_path_factory, seed):
     table = table_of(name, 4, seed)
@@ -166,7 +166,7 @@ def test_humandata_as_mmhuman3d_reads_it(tmp_path):
 # --- EFT ---
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), N=st.integers(0, 4))
 def test_eft_holds_the_fits(tmp_path_factory, seed, N):
     table = table_of("coco17", N, seed)
