@@ -1,6 +1,6 @@
 """Files from strangers by the million: is every one read, or refused by the documented error?
 
-    python benchmarks/fuzz_parsers.py [--seconds 600] [--parser coco ...]
+    python benchmarks/fuzz_parsers.py [--seconds 600] [--jobs 2] [--parser coco ...]
 
 Each parser of `parsers.py` is fuzzed in a process of its own by libFuzzer, which keeps the files
 that reach new code of this project and goes on from them; half of the damage is done within the
@@ -28,6 +28,7 @@ from typing import Any
 
 import atheris
 import click
+import joblib
 from record import RESULTS, describe_run
 
 from fitting.files import write_json
@@ -121,8 +122,15 @@ def _fault_of_message(message: str) -> str:
     return "long message" if len(message) > 3000 else ""
 
 
-def fuzz(name: str, seconds: int, timeout: int, memory: int, findings: Path) -> dict[str, Any]:
-    """Fuzz one parser in processes of their own, a new one where the interpreter crashed."""
+def fuzz(
+    name: str, seconds: int, timeout: int, memory: int, findings: Path
+) -> tuple[str, dict[str, Any]]:
+    """Fuzz one parser in processes of their own, a new one where the interpreter crashed.
+
+    Returns:
+        Its name, and its record.
+    """
+    run = {key: describe_run("")[key] for key in ("date", "revision")}
     outputs: list[str] = []
     crashes = 0
     began, used = time.perf_counter(), _cpu_seconds()
@@ -146,12 +154,16 @@ def fuzz(name: str, seconds: int, timeout: int, memory: int, findings: Path) -> 
                 break
             crashes += 1
             click.echo(done.stderr[-2000:])
-    return {
+    of_parser = findings.glob(f"{name.replace(' ', '-')}-*")
+    record = {
+        **run,
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(_cpu_seconds() - used, 1),
         **_summary(outputs),
         "crashes": crashes,
+        "findings": sorted(path.stem for path in of_parser if path.suffix != ".bin"),
     }
+    return name, record
 
 
 def _cpu_seconds() -> float:
@@ -176,6 +188,7 @@ def _summary(outputs: list[str]) -> dict[str, Any]:
 @click.command()
 @click.option("--parser", "names", multiple=True, help="Of parsers.py; all if not given.")
 @click.option("--seconds", default=600, show_default=True, help="For each parser.")
+@click.option("--jobs", default=1, show_default=True, help="Parsers side by side.")
 @click.option("--timeout", default=30, show_default=True, help="Seconds for one file.")
 @click.option("--memory", default=3000, show_default=True, help="MiB of the whole process.")
 @click.option("--findings", type=click.Path(path_type=Path), default=Path("findings"))
@@ -186,28 +199,28 @@ def _summary(outputs: list[str]) -> dict[str, Any]:
 @click.option("--work", type=click.Path(path_type=Path), hidden=True)
 @click.argument("options", nargs=-1)
 def main(
-    names: tuple[str, ...], seconds: int, timeout: int, memory: int, findings: Path, output: Path,
-    inside: str | None, work: Path | None, options: tuple[str, ...],
+    names: tuple[str, ...], seconds: int, jobs: int, timeout: int, memory: int, findings: Path,
+    output: Path, inside: str | None, work: Path | None, options: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Fuzz the parsers one after another; the record is written after each."""
+    """Fuzz the parsers; the record is written after each."""
     if inside is not None and work is not None:
         fuzz_here(inside, work, findings, options)
         return
     from parsers import parsers
 
     findings.mkdir(exist_ok=True)
-    command = f"python benchmarks/fuzz_parsers.py --seconds {seconds}"
+    command = f"python benchmarks/fuzz_parsers.py --seconds {seconds} --jobs {jobs}"
     packages = ("atheris", "numpy", "torch", "pillow", "pyarrow", "pyyaml", "pydantic")
     record = {**describe_run(command, packages), "timeout_s": timeout, "memory_mib": memory}
     results = json.loads(output.read_text("utf-8"))["parsers"] if output.exists() else {}
-    for name in names or parsers():
-        run = {key: describe_run(command)[key] for key in ("date", "revision")}
-        result = fuzz(name, seconds, timeout, memory, findings)
-        of_parser = findings.glob(f"{name.replace(' ', '-')}-*")
-        found = sorted(p.stem for p in of_parser if p.suffix != ".bin")
-        results[name] = {**run, **result, "findings": found}
+    runs = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
+        joblib.delayed(fuzz)(name, seconds, timeout, memory, findings)
+        for name in names or parsers()
+    )
+    for name, result in runs:
+        results[name] = result
         write_json(output, {**record, "parsers": dict(sorted(results.items()))})
-        click.echo(f"{name}: {result['executions']} files, {len(found)} findings")
+        click.echo(f"{name}: {result['executions']} files, {len(result['findings'])} findings")
     if any(r["findings"] or r["crashes"] for r in results.values()):
         raise SystemExit(1)
 
