@@ -585,9 +585,11 @@ def test_an_archive_of_no_arrays(tmp_path):
 # Found by benchmarks/fuzz_parsers.py
 
 
+@pytest.mark.parametrize("code", [0x110000, 0x63000000])
+@pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("array", ["keypoint_set", "image"])
-def test_texts_of_characters_that_do_not_exist(array, tmp_path):
-    texts = np.full(2, 0x110000, "<u4").view("<U1")
+def test_texts_of_characters_that_do_not_exist(array, order, code, tmp_path):
+    texts = np.full(2, code, f"{order}u4").view(f"{order}U1")
     changes = {array: texts[:1].reshape(()) if array == "keypoint_set" else texts}
     path = save_npz(tmp_path / "a.npz", **people_arrays(**changes))
     assert f"{array} must be" in refusal(lambda: read_people(path), path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,13 +108,12 @@ def _size_or_reason(images: Path, name: str) -> tuple[int, int] | str:
 
 def as_texts(array: np.ndarray, path: Path, name: str) -> list[str]:
     """The texts of an (N,) array from a file; InputError where it holds something else."""
-    if array.ndim == 1 and array.dtype.kind in "US":
-        try:
-            if array.dtype.kind == "S":
-                return [text.decode("utf-8", "replace") for text in array.tolist()]
+    if array.ndim == 1 and array.dtype.kind == "S":
+        return [text.decode("utf-8", "replace") for text in array.tolist()]
+    if array.ndim == 1 and array.dtype.kind == "U":
+        codes = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if codes.max(initial=0) <= sys.maxunicode:  # others may make strings that break Python
             return [str(text) for text in array.tolist()]
-        except (ValueError, SystemError):  # code points that are no characters
-            pass
     raise InputError(
         f"{path}: {name} must be (N,) texts, got {array.shape} {array.dtype}; save it so"
     )
