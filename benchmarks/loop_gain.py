@@ -1,14 +1,16 @@
 """What the loop gains: networks that learn from pictures with nothing but 2D keypoints.
 
-    python benchmarks/loop_gain.py --cache FOLDER [--steps 1200] [--seeds 3] [--only NAME]
+    python benchmarks/loop_gain.py --cache FOLDER [--seeds 3] [--jobs 2] [--only NAME]
+    python benchmarks/loop_gain.py --cache FOLDER --encoder learned --device cuda --output FILE
 
 Drawn people, so that the truth is known, with keypoints as a detector might have seen them
 (`regressor.detection`: noisy, some missing, some wrong, some on the wrong side). Static fits are
 what `fit-cli fit` makes of those keypoints: "lift" from the lifter's estimates, its default, and
-"mean" from the mean pose, as SMPLify. All networks are heads on the features of a frozen BlazePose,
-which are computed once; they see the same people in the same order, and none has seen a truth but
-"full". They are judged on people of other subjects, with their last weights; so are the fits that
-are in the store at the end, by the truth of the people that were learned from.
+"mean" from the mean pose, as SMPLify. Networks are heads on the features of a frozen BlazePose,
+which are computed once, or, where there is a GPU, an EfficientNet-Lite0 that learns too. All see
+the same people in the same order, and none has seen a truth but "full". They are judged on people
+of other subjects, with their last weights; so are the fits that are in the store at the end, by the
+truth of the people that were learned from.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import joblib
 import numpy as np
 import torch
 from record import RESULTS, describe_run
@@ -122,12 +125,47 @@ VARIANTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """How networks look at pictures.
+
+    Attributes:
+        network: settings of the encoder.
+        crop_size: pixels.
+        augmentation: settings.
+        lr: rate of learning.
+    """
+
+    network: dict[str, Any]
+    crop_size: int
+    augmentation: dict[str, Any]
+    lr: float
+
+
+ENCODERS = {
+    "frozen": Pictures(
+        network={"encoder": "blazepose", "pretrained": "blazepose", "frozen": True},
+        crop_size=256,
+        augmentation={"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
+        lr=1e-3,
+    ),
+    "learned": Pictures(
+        network={"encoder": "efficientnet_lite0", "pretrained": "imagenet"},
+        crop_size=128,
+        augmentation={"scale": [0.85, 1.15], "scale_std": None, "color": 0.2},
+        lr=5e-4,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What all runs have in common.
 
     Attributes:
         cache: folder of pictures, fits and runs.
         people, judged: to learn from, and to be judged by.
+        keypoint_set: that a detector saw.
+        encoder: of `ENCODERS`.
         steps, batch_size: of each training.
         device: "auto", "cpu" or "cuda".
         seed: of pictures and keypoints.
@@ -136,6 +174,8 @@ class Settings:
     cache: Path
     people: int
     judged: int
+    keypoint_set: str
+    encoder: str
     steps: int
     batch_size: int
     device: str
@@ -153,7 +193,7 @@ def prepare(settings: Settings) -> dict[str, Any]:
         ("test", "test", settings.judged),
     ):
         if not (settings.cache / name / TRUTH_FILE).exists():
-            pictures = PictureConfig(split=split)
+            pictures = PictureConfig(split=split, keypoint_set=settings.keypoint_set)
             drawn = SetConfig(count=count, seed=settings.seed, pictures=pictures)
             write_rendered_set(settings.cache / name, drawn, overwrite=True)
     truth = read_fits(settings.cache / "train" / TRUTH_FILE)
@@ -217,6 +257,7 @@ class Study:
         held_out: source of whom networks are judged by.
         judged: how many of them.
         runs: folder.
+        pictures: how networks look at them.
         steps, batch_size: of each training.
         device: "auto", "cpu" or "cuda".
     """
@@ -227,6 +268,7 @@ class Study:
     held_out: dict[str, Any]
     judged: int
     runs: Path
+    pictures: Pictures
     steps: int
     batch_size: int
     device: str
@@ -242,7 +284,7 @@ class Study:
             "training": {
                 "steps": self.steps,
                 "batch_size": self.batch_size,
-                "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+                "optimizer": {"name": "adamw", "lr": self.pictures.lr, "weight_decay": 0.05},
                 "schedule": {"name": "cosine", "warmup_steps": self.steps // 20},
                 "clip_norm": 1.0,
                 "evaluate_every": every,
@@ -251,30 +293,39 @@ class Study:
                 "workers": 0,
             },
             "network": {
-                **{"encoder": "blazepose", "pretrained": "blazepose", "frozen": True},
+                **self.pictures.network,
                 **{"head": "sequential", "mean": "prior", "dropout": 0.1},
             },
-            "data": {"sources": [{**source, "params": variant.params}], "crop_size": 256},
+            "data": {
+                "sources": [{**source, "params": variant.params}],
+                "crop_size": self.pictures.crop_size,
+            },
             "evaluation": {"source": self.held_out, "people": self.judged},
-            "augmentation": {"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
+            "augmentation": self.pictures.augmentation,
             "loss": variant.loss,
             "adversarial": {"encoder": variant.adversarial},
             "loop": variant.loop,
         }
         return config_from_dict(content)
 
+    def features(self, variant: Variant) -> FeatureCache | None:
+        """What a frozen encoder sees of the people, who are those of every variant and seed."""
+        config = self.configure(variant, seed=0)
+        if not config.network.frozen:
+            return None
+        task = make_task(config)
+        assert isinstance(task, ImageTask)
+        task.data.cache_features(task.encode)
+        return task.data.features
+
     def train(
         self, variant: Variant, seed: int, features: FeatureCache | None
-    ) -> tuple[dict[str, Any], ImageTask, FeatureCache]:
-        """Train a network; its record, its task, and the features for the next."""
+    ) -> tuple[dict[str, Any], ImageTask]:
+        """Train a network; its record and its task."""
         config = self.configure(variant, seed)
         task = make_task(config)
         assert isinstance(task, ImageTask)
-        if features is None:
-            task.data.cache_features(task.encode)
-            features = task.data.features
-            assert features is not None
-        task.data.features = features  # the people and their crops are those of every variant
+        task.data.features = features
         began = time.perf_counter()
         train(task, config, self.folder(variant, seed), device=self.device, overwrite=True)
         record = {
@@ -283,7 +334,7 @@ class Study:
             "seed": seed,
             "seconds": round(time.perf_counter() - began, 1),
         }
-        return record, task, features
+        return record, task
 
     def folder(self, variant: Variant, seed: int) -> Path:
         """Of a run."""
@@ -300,6 +351,7 @@ def study_of(settings: Settings) -> Study:
         held_out={"kind": "table", "path": str(cache / "test"), "crop": "picture"},
         judged=settings.judged,
         runs=cache / "runs",
+        pictures=ENCODERS[settings.encoder],
         steps=settings.steps,
         batch_size=settings.batch_size,
         device=settings.device,
@@ -308,14 +360,15 @@ def study_of(settings: Settings) -> Study:
 
 def measure(
     study: Study, variant: Variant, seed: int, truth: FitsTable, features: FeatureCache | None
-) -> tuple[dict[str, Any], FeatureCache]:
-    """Train and judge one network; its record, and the features for the next."""
-    record, task, features = study.train(variant, seed, features)
+) -> dict[str, Any]:
+    """Train and judge one network, perhaps in a process of its own; its record."""
+    keep_freed_memory()
+    record, task = study.train(variant, seed, features)
     out = study.folder(variant, seed)
     record |= last_errors(out / "metrics.jsonl")
     if task.loop is not None:
         record["fits"] = summary(read_fits(out / LABELS / "00.parquet"), truth)
-    return record, features
+    return record
 
 
 def last_errors(path: Path) -> dict[str, Any]:
@@ -348,31 +401,36 @@ def compare(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 @click.command()
 @click.option("--cache", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--people", default=4000, show_default=True, type=click.IntRange(min=2))
+@click.option("--people", default=8000, show_default=True, type=click.IntRange(min=2))
 @click.option("--judged", default=500, show_default=True, type=click.IntRange(min=2))
+@click.option("--keypoint-set", default="lsp14", show_default=True)
+@click.option("--encoder", default="frozen", show_default=True, type=click.Choice([*ENCODERS]))
 @click.option("--steps", default=1200, show_default=True, type=click.IntRange(min=1))
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=2))
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--jobs", default=1, show_default=True, help="Trainings side by side.")
 @click.option("--only", multiple=True, type=click.Choice([v.name for v in VARIANTS]))
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--output", default=RESULTS / "loop_gain.json", type=click.Path(path_type=Path))
-def main(seeds: int, only: tuple[str, ...], output: Path, **options: Any) -> None:
+def main(seeds: int, jobs: int, only: tuple[str, ...], output: Path, **options: Any) -> None:
     """Train and judge all variants; repeat --only to choose several."""
     keep_freed_memory()  # as `fit-cli train` does
     settings = Settings(**options)
     shown = [f"--{n.replace('_', '-')} {v}" for n, v in options.items() if n != "cache"]
-    shown += [f"--seeds {seeds}", *(f"--only {name}" for name in only)]
+    shown += [f"--seeds {seeds} --jobs {jobs}", *(f"--only {name}" for name in only)]
     described = describe_run(" ".join(["python benchmarks/loop_gain.py", *shown]))
     static = prepare(settings)
     study, truth = study_of(settings), read_fits(settings.cache / "train" / TRUTH_FILE)
-    records, features = [], None
     chosen = [variant for variant in VARIANTS if not only or variant.name in only]
-    for seed, variant in product(range(seeds), chosen):
-        record, features = measure(study, variant, seed, truth, features)
+    features, records = study.features(chosen[0]), []
+    for record in joblib.Parallel(n_jobs=jobs, return_as="generator")(
+        joblib.delayed(measure)(study, variant, seed, truth, features)
+        for seed, variant in product(range(seeds), chosen)
+    ):
         records.append(record)
         click.echo(
-            f"{variant.name:14} seed {seed}: PA-MPJPE {record['pa_mpjpe_mm']:6.1f} mm, fits "
-            f"{record.get('fits')}, {record['seconds']:.0f} s"
+            f"{record['variant']:14} seed {record['seed']}: PA-MPJPE "
+            f"{record['pa_mpjpe_mm']:6.1f} mm, fits {record.get('fits')}, {record['seconds']:.0f} s"
         )
         content = {"static_fits": static, "runs": records, "compared": compare(records)}
         write_json(output, {**described, **content})

@@ -23,7 +23,7 @@ import click
 import numpy as np
 import roma
 import torch
-from loop_gain import OBSERVED, VARIANTS, Study, Variant, fit
+from loop_gain import ENCODERS, OBSERVED, VARIANTS, Study, Variant, fit
 from numpy.typing import NDArray
 from record import RESULTS, describe_run
 
@@ -164,16 +164,16 @@ def draw(seen: dict[str, Any], held_out: FitsTable, images: Path, path: Path) ->
 
 def measure(
     study: Study, variant: Variant, seed: int, held_out: FitsTable, features: FeatureCache | None
-) -> tuple[dict[str, Any], FeatureCache]:
-    """Train and judge one network; its record, and the features for the next."""
-    record, task, features = study.train(variant, seed, features)
+) -> dict[str, Any]:
+    """Train and judge one network; its record."""
+    record, task = study.train(variant, seed, features)
     seen = judge(task, study, held_out)
     draw(seen, held_out, study.images, study.runs / f"{variant.name}-{seed}.png")
     record |= {name: seen[name] for name in ("pck_02", "pose_energy")}
     out = study.folder(variant, seed)
     if task.loop is not None:
         record["fits"] = judge_fits(read_fits(out / LABELS / "00.parquet"))
-    return record, features
+    return record
 
 
 @click.command()
@@ -208,6 +208,7 @@ def main(
         },
         judged=len(held_out),
         runs=cache / "runs",
+        pictures=ENCODERS["frozen"],
         steps=steps,
         batch_size=batch_size,
         device=device,
@@ -220,10 +221,10 @@ def main(
         "static_fits": judge_fits(read_fits(fits)),
         "static_fits_held_out": judge_fits(read_fits(cache / "fits_held_out")),
     }
-    records, features = [], None
-    chosen = [variant for variant in VARIANTS if variant.name in NAMES]
+    records, chosen = [], [variant for variant in VARIANTS if variant.name in NAMES]
+    features = study.features(chosen[0])
     for seed, variant in product(range(seeds), chosen):
-        record, features = measure(study, variant, seed, held_out, features)
+        record = measure(study, variant, seed, held_out, features)
         records.append(record)
         click.echo(f"{variant.name:12} seed {seed}: {record}")
         means = {
