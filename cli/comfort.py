@@ -25,7 +25,7 @@ EXIT_CODES = (
     "stopped by Ctrl-C or a kill, and what was finished stands."
 )
 EXPECTED = (ValueError, OSError, ImportError, MemoryError, click.ClickException)
-_MOST_NAMED = 20  # problems that are printed; the JSON and run.json hold all
+_MOST_NAMED = 20  # problems of a kind that are printed; the JSON and run.json hold all
 _MOST_REASONS = 3  # of these that the summary counts
 _WIDEST = 100  # columns of the summary
 
@@ -122,12 +122,16 @@ def _plain(problem: Any) -> dict[str, Any]:
 
 def say_problems(outcome: Outcome) -> None:
     """Name what was left out, on stderr."""
-    for problem in outcome.problems[:_MOST_NAMED]:
-        click.echo(f"fit-cli: {problem}", err=True)
-    more = len(outcome.problems) - _MOST_NAMED
+    say_some(outcome.problems, f", which {outcome.named_in} names" if outcome.named_in else "")
+
+
+def say_some(things: Sequence[Any], of_others: str = "") -> None:
+    """Name the first few on stderr, and say how many others there are; `of_others` goes on."""
+    for thing in things[:_MOST_NAMED]:
+        click.echo(f"fit-cli: {thing}", err=True)
+    more = len(things) - _MOST_NAMED
     if more > 0:
-        where = f", which {outcome.named_in} names" if outcome.named_in else ""
-        click.echo(f"fit-cli: and {more} more{where}", err=True)
+        click.echo(f"fit-cli: and {number(more)} more{of_others}", err=True)
 
 
 def summary_of(outcome: Outcome) -> str:
@@ -170,9 +174,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
 
 
-def counted(count: int, noun: str) -> str:
-    """A number and what it is of."""
-    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A number and what it is of; `plural` where an s at the end is not enough."""
+    return f"{number(count)} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def listed(counts: Mapping[str, float]) -> str:

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import click
 
-from .comfort import EXIT_CODES, Outcome, concluded, counted
+from .comfort import EXIT_CODES, Outcome, concluded, counted, say_some
 from .options import ANY_PATH, dry_run_option, output_option
 from .plan import check_output, count_pictures
 from .progress import StageBars
 from .sources import detector_option
-
-_MOST_NAMED = 20  # pictures without people; --json names all
 
 
 @click.command(epilog=EXIT_CODES)
@@ -36,11 +34,11 @@ def detect(input: Path, output: Path, detector: str, dry_run: bool, quiet: bool)
             input, load_detector(detector), progress=lambda done: bars.update("detect", done, total)
         )
     write_coco(output, found.people)
-    for name in found.empty[:_MOST_NAMED]:
-        click.echo(f"fit-cli: {name}: no person found", err=True)
-    without = len(found.empty)
+    empty = [f"{name}: no person found" for name in found.empty]
+    say_some(empty, " without people, which --json names")
+    without, who = len(found.empty), counted(len(found.people), "person", "people")
     return Outcome(
-        headline=f"{len(found.people)} people in {counted(total, 'picture')} -> {output}",
+        headline=f"{who} in {counted(total, 'picture')} -> {output}",
         facts={"empty": f"{counted(without, 'picture')} without people"} if without else {},
         record={
             "output": str(output),

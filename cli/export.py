@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .comfort import EXIT_CODES, Outcome, concluded
+from .comfort import EXIT_CODES, Outcome, concluded, counted
 from .options import ANY_PATH, FILE, Choice, body_option
 from .progress import StageBars
 
@@ -66,13 +66,13 @@ def export(
     table = everyone if exclude is None else leave_out(everyone, exclude)
     if target in _LABELS:
         files, people = 1, _write_labels(table, target, output)
-        said = f"{people} people"
+        said = counted(people, "person", "people")
     elif target == "amass":
         people, files = _write_motions(table, body_file, output, fps)
-        said = f"{people} people in {files} motions"
+        said = f"{counted(people, 'person', 'people')} in {counted(files, 'motion')}"
     else:
         files = people = _write_meshes(table, body_file, output, target, quiet=quiet)
-        said = f"{files} meshes"
+        said = counted(files, "mesh", "meshes")
     unfitted, excluded = int((~table.has_parameters).sum()), len(everyone) - len(table)
     said += f" -> {output}" + f"; {unfitted} without a fit left out" * (unfitted > 0)
     return Outcome(

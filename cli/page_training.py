@@ -62,6 +62,7 @@ def write_training_page(path: Path | str, page: TrainingPage) -> None:
         with_three=page.body is not None,
         page=page,
         about=_about(page),
+        groups={} if page.album is None else _headings(page.album),
         origins=[] if page.store is None else _origin_rows(page.store),
         records=base64_of(b"" if page.album is None else page.album.records.tobytes()),
         body=base64_of(b"" if page.body is None else page.body.content),
@@ -95,14 +96,30 @@ def _about(page: TrainingPage) -> dict[str, Any]:
     return about
 
 
+def _headings(album: PageAlbum) -> dict[str, str]:
+    """Group of people -> what stands above them; of the groups that there are."""
+    from regressor.snapshot_files import HELD_OUT, LEARNED_FROM
+
+    known = {person["group"] for person in album.people if person["against"]}
+    headings = {
+        HELD_OUT: "Held out: the estimate" + ", beside it the truth" * (HELD_OUT in known),
+        LEARNED_FROM: "Learned from: the estimate, beside it the best fit known",
+    }
+    there = {person["group"] for person in album.people}
+    return {group: heading for group, heading in headings.items() if group in there}
+
+
 def _origin_rows(store: StoreNumbers) -> list[dict[str, str]]:
     """Where fits come from, in words, most often first."""
-    words = {
-        "none": "no fit",
-        "static": "static: from fit-cli fit, before training",
-        "regressor": "regressor: estimates as they are",
-        "loop": "loop: fitted while training, from estimates",
+    from regressor.stored_fits import Origin
+
+    meanings = {
+        Origin.STATIC: "from fit-cli fit, before training",
+        Origin.REGRESSOR: "estimates as they are",
+        Origin.LOOP: "fitted while training, from estimates",
     }
+    words = {origin.label: f"{origin.label}: {meaning}" for origin, meaning in meanings.items()}
+    words[Origin.NONE.label] = "no fit"
     ordered = sorted(store.origins.items(), key=lambda item: -item[1])
     return [
         {

@@ -123,7 +123,7 @@ def conclude_plan(
         keypoint_set, seen = None, None
     else:
         keypoint_set, seen = people.keypoint_set, int((people.conf > 0).any(axis=1).sum())
-        who = f"{number(len(people))} people in {counted(pictures, 'picture')}"
+        who = f"{counted(len(people), 'person', 'people')} in {counted(pictures, 'picture')}"
         who += f", {number(seen)} of them with keypoints"
     facts = {
         "reads": str(config.keypoints or config.input),

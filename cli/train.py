@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .comfort import EXIT_CODES, Outcome, concluded, number
+from .comfort import EXIT_CODES, Outcome, concluded, counted
 from .interrupt import Interrupt
 from .options import (
     FILE,
@@ -28,6 +28,8 @@ from .progress import StageBars
 
 if TYPE_CHECKING:
     from regressor.config import TaskConfig
+    from regressor.image_data import ImageData
+    from regressor.task import Task
 
 
 @click.command(epilog=EXIT_CODES)
@@ -163,7 +165,7 @@ def _conclude(
         names["report"] = "report.html"
     files = {label: output / name for label, name in names.items() if (output / name).exists()}
     return Outcome(
-        headline=f"{record['steps']} steps{speed}, {record['ended']}{found} -> {output}",
+        headline=f"{counted(record['steps'], 'step')}{speed}, {record['ended']}{found} -> {output}",
         facts={label: str(path) for label, path in files.items()},
         record={
             "output": str(output),
@@ -186,17 +188,61 @@ def _plan(
 ) -> Outcome:
     """What the run would do, in a folder that may hold files if it goes on or replaces them."""
     from fitting.offline import choose_device
-    from regressor.checkpoints import architecture_of
+    from regressor.checkpoints import architecture_of, start_from
     from regressor.config import config_to_dict
 
     check_output(output, overwrite=may_hold)
     facts = {"reads": str(config), "device": choose_device(device).type}
     if start is not None:
         facts["begins at"] = f"{start}, {architecture_of(start)}"
+    task = _open_task(settings)
+    if start is not None:
+        start_from(task.network, start)
     plain = config_to_dict(settings)
     steps = plain["training"]["steps"]
     return Outcome(
-        headline=f"would train {plain['task']} for {number(steps)} steps -> {output}",
-        facts=facts,
+        headline=f"would train {plain['task']} for {counted(steps, 'step')} -> {output}",
+        facts=facts | _describe_people(task),
         record={"dry_run": True, "output": str(output), "settings": plain},
     )
+
+
+def _open_task(settings: TaskConfig) -> Task:
+    """What would be trained, its sources open: InputError as of the run itself.
+
+    What a frozen encoder sees of all pictures is left to the run, which may take minutes for it.
+    """
+    from regressor.config import config_from_dict, config_to_dict
+    from regressor.tasks import make_task
+
+    plain = config_to_dict(settings)
+    if plain.get("network", {}).get("cached"):
+        plain["network"]["cached"] = False
+    return make_task(config_from_dict(plain))
+
+
+def _describe_people(task: Task) -> dict[str, str]:
+    """Who is learned from, and by whom the network is judged, where the config says so."""
+    from regressor.image_task import ImageTask
+
+    if not isinstance(task, ImageTask):
+        return {}
+    return {
+        "learns from": _people_of(task.data),
+        "judged by": _people_of(task.validation, task.config.evaluation.people),
+    }
+
+
+def _people_of(data: ImageData, limit: int | None = None) -> str:
+    """How many people there are in each source; at most so many are taken."""
+    from regressor.image_sources import FolderSource
+
+    said = []
+    for config, source in zip(data.config.sources, data.sources, strict=True):
+        if isinstance(source, FolderSource):
+            count = len(source.people)
+            count = count if limit is None else min(count, limit)
+            said.append(f"{counted(count, 'person', 'people')} of {config.path}")
+        else:
+            said.append("drawn people")
+    return ", ".join(said)

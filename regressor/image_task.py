@@ -98,6 +98,11 @@ class ImageConfig:
                 "network.cached knows pictures as they are and mirrored; set loss.parts to 0 and "
                 "augmentation to {scale: [1, 1], scale_std: null, rotation_deg: 0, color: 0}"
             )
+        if self.network.cached and any(source.kind == "drawn" for source in self.data.sources):
+            raise ValueError(
+                "network.cached knows people of tables and keypoint files, and drawn ones have no "
+                "end; set it to false, or draw them first with fit-cli synth"
+            )
 
 
 class ImageTask:

@@ -73,3 +73,42 @@ def fit_cli(capsys):
         return caught.value.code or 0, out, err
 
     return run
+
+
+# --- Web pages, for modules that import `browsing`: without a browser it skips them ---------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium."""
+    from browsing import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page; what it says or asks of the network fails the test."""
+    from browsing import visiting
+
+    with visiting(browser) as (open_page, faults):
+        yield open_page
+    assert faults == []
+
+
+@pytest.fixture(scope="module")
+def open_once(browser, run):
+    """The page of the module's `run`, and its faults."""
+    from browsing import visiting
+
+    with visiting(browser) as (open_page, faults):
+        yield open_page(run.url), faults
+
+
+@pytest.fixture
+def kept_page(open_once):
+    """The page of the module's `run`, as the test before left it: WebGL takes a second to start."""
+    page, faults = open_once
+    yield page
+    assert faults == []

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 from untrained import save_untrained
 
 from fitting.body_files import BUNDLED_BODY
@@ -18,6 +19,8 @@ from fitting.images import write_image
 from fitting.run import run
 from fitting.run_config import RunConfig
 from fitting.table import read_fits
+from priors.mocap import load_mocap
+from regressor.encoders import make_encoder
 from regressor.rendered_set import SetConfig, write_rendered_set
 from regressor.rendering import PictureConfig
 
@@ -34,7 +37,7 @@ def make_stand_ins(folder: Path, photograph: np.ndarray) -> Path:
     for name in ("truth.parquet", "person_keypoints.json"):
         shutil.copy(folder / "PEOPLE" / name, folder / name)
     shutil.copy(folder / "person_keypoints.json", folder / "people.json")
-    for name in ("PICTURES", "photographs"):
+    for name in ("PICTURES", "photographs", "PHOTOS"):
         shutil.copytree(folder / "PEOPLE/images", folder / name)
     write_image(folder / "PICTURES/somebody.jpg", photograph)
     (folder / "FRAMES").mkdir()
@@ -44,6 +47,7 @@ def make_stand_ins(folder: Path, photograph: np.ndarray) -> Path:
         write_image(folder / name, photograph)
     _write_keypoints(folder)
     _write_networks(folder)
+    _write_poses(folder)
     shutil.copytree(ROOT / "configs", folder / "configs")
     _write_run(folder)
     return folder
@@ -86,12 +90,24 @@ def _write_keypoints(folder: Path) -> None:
 
 
 def _write_networks(folder: Path) -> None:
-    """A checkpoint that has learned nothing, and the bundled body as SMPL's file would come."""
+    """Weights that have learned nothing, and the bundled body as SMPL's file would come."""
     (folder / "RUN").mkdir()
     save_untrained(folder / "RUN/best.pt")
+    encoder = make_encoder("resnet50").state_dict()
+    # Each tensor is one number, over and over: the file is small, and so is the time to copy it
+    torch.save(
+        {n: t.new_ones(()).expand(t.shape) for n, t in encoder.items()}, folder / "resnet50.pth"
+    )
     with np.load(BUNDLED_BODY) as body:
         arrays = {name: body[name] for name in _SMPL_KEYS}
     (folder / "SMPL_NEUTRAL.pkl").write_bytes(pickle.dumps(arrays))
+
+
+def _write_poses(folder: Path) -> None:
+    """Motion capture as AMASS has it, and where the pose prior of it belongs."""
+    poses = load_mocap().rotvec[:400, :22]
+    np.savez(folder / "MOCAP.npz", poses=poses.reshape(len(poses), -1))
+    (folder / "priors/assets").mkdir(parents=True)
 
 
 def _write_run(folder: Path) -> None:

@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from bodies import synthetic_arrays, write_body
+from PIL import Image
 
 from fitting.body import load_body
 from fitting.camera import make_intrinsics, project_points
+from fitting.detector import Detection
 from fitting.estimates import ESTIMATE_POSE_STD
 from fitting.keypoints import map_keypoints
 from fitting.map_fit import LmConfig, Stage
@@ -312,28 +314,26 @@ def test_an_absent_picture_is_named_and_its_people_are_fitted(
     assert (tmp_path / "out" / "people" / "000001_overlay.jpg").is_file()
 
 
+class OnePerson:
+    """A detector that finds somebody in all pictures but small ones."""
+
+    keypoint_set = "coco17"
+
+    def __call__(self, image):
+        if image.shape[0] < 100:
+            return []
+        xy = np.random.default_rng(0).uniform(20, 150, (17, 2))
+        return [Detection(keypoints_2d=xy, conf=np.full(17, 0.9), score=0.9)]
+
+
 def test_pictures_that_cannot_be_read_are_named(fit_cli, pictures, tmp_path, monkeypatch):
     """Zero bytes, no picture, 1 x 1 and far too large, beside one with a detected person."""
-    from PIL import Image
-
-    import fitting.sources
-    from fitting.detector import Detection
-
     (pictures / "empty.jpg").touch()
     (pictures / "text.jpg").write_text("no picture")
     Image.new("1", (20_000, 20_000)).save(pictures / "huge.png")
     Image.new("RGB", (1, 1)).save(pictures / "tiny.png")
 
-    class OnePerson:
-        keypoint_set = "coco17"
-
-        def __call__(self, image):
-            if image.shape[0] < 100:
-                return []
-            xy = np.random.default_rng(0).uniform(20, 150, (17, 2))
-            return [Detection(keypoints_2d=xy, conf=np.full(17, 0.9), score=0.9)]
-
-    monkeypatch.setattr(fitting.sources, "load_detector", lambda name: OnePerson())
+    monkeypatch.setattr("fitting.sources.load_detector", lambda name: OnePerson())
     code, _, err = fit_cli(pictures, "-o", tmp_path / "out")
     assert code == 1
     record = run_record(tmp_path / "out")
@@ -342,6 +342,19 @@ def test_pictures_that_cannot_be_read_are_named(fit_cli, pictures, tmp_path, mon
     assert record["pictures_without_people"] == ["tiny.png"]
     assert record["counts"]["fitted"] == 2
     assert err.count("fit-cli:") == 3
+
+
+def test_pictures_without_people_are_named_or_counted(fit_cli, pictures, tmp_path, monkeypatch):
+    (pictures / "b.png").unlink()
+    for i in range(22):
+        Image.new("RGB", (40, 30)).save(pictures / f"empty{i:02}.png")
+    monkeypatch.setattr("fitting.detector.load_detector", lambda name: OnePerson())
+    code, said, err = fit_cli("detect", pictures, "-o", tmp_path / "k.json", "--quiet")
+    assert code == 0
+    assert said == f"1 person in 23 pictures -> {tmp_path / 'k.json'}\n"
+    *named, last = err.splitlines()
+    assert named == [f"fit-cli: empty{i:02}.png: no person found" for i in range(20)]
+    assert last == "fit-cli: and 2 more without people, which --json names"
 
 
 def refuse(fit_cli, *args, match):
@@ -472,6 +485,14 @@ def test_export_and_evaluate(suffix, fit_cli, keypoints, tmp_path):
     code, said, _ = fit_cli("evaluate", out, out, "--json", tmp_path / "e.json")
     assert code == 0
     assert json.loads((tmp_path / "e.json").read_text())["smpl24"]["mpjpe_mm"] == 0
+
+
+def test_one_is_not_many(fit_cli, keypoints, tmp_path):
+    file, out = write(tmp_path / "k.json", coco(keypoints, names=("a.jpg",))), tmp_path / "out"
+    fit_cli(file, "-o", out)
+    for target, said in (("ply", "1 mesh"), ("amass", "1 person in 1 motion"), ("eft", "1 person")):
+        place = tmp_path / target
+        assert fit_cli("export", out, "--to", target, "-o", place)[1] == f"{said} -> {place}\n"
 
 
 def test_fits_of_another_body_are_not_exported(fit_cli, keypoints, tmp_path):

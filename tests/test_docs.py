@@ -1,9 +1,9 @@
 """What the documents show exists and runs.
 
-Python blocks of every page run. Shell commands of the pages in `RUN` run too, each page in order
-and in a folder of stand-ins (stand_ins.py), with their sizes cut. Those of other pages, and those
-in `ONLY_PARSED`, are held against the real program: commands, options, values and files of this
-project that they name must exist. A command that is neither of this program nor known here fails.
+Python blocks and commands of this program run, each page in order and in a folder of stand-ins
+(stand_ins.py), with their sizes cut. All commands, those in `ONLY_PARSED` and of other programs
+too, are held against what there is: commands, options, values and files of this project that they
+name must exist. A command that is neither of this program nor known here fails.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from urllib.parse import unquote
 
 import click
 import pytest
+import yaml
 
 from cli.main import cli
+from fitting.images import read_image
+from fitting.skeleton import KEYPOINT_SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -33,15 +36,12 @@ BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)]*)?\)")
 SHELL = ("bash", "sh", "shell", "console", "")
 
-RUN = [ROOT / "README.md", DOCS / "quickstart.md", DOCS / "troubleshooting.md"]
-RUN += [DOCS / f"{name}.md" for name in ("cli", "evaluation", "formats", "report")]
-RUN += sorted((DOCS / "guides").glob("*.md"))
-# Of pages that run: what cannot run here, and why.
+# What cannot run here, and why.
 ONLY_PARSED = {
-    "train configs/lifter.yaml": "evaluates on hundreds of people",
-    "train configs/pose2mesh_posenet.yaml": "evaluates on hundreds of people",
-    "training.steps=20000": "the command before it does the same with fewer steps",
     "--device cuda": "no GPU",
+    "--backend dask --scheduler": "no cluster at that address",
+    "--backend ray --scheduler": "no cluster at that address",
+    "s3://": "no object store",
     "--solver adam": "hundreds of full-mesh steps a person",
 }
 # Appended to commands that run, so that they are quick and a folder can be used again.
@@ -49,10 +49,18 @@ SMALLER = {
     "fit": ["--overwrite", "--quiet"],
     "predict": ["--overwrite", "--quiet"],
     "export": ["--quiet"],
-    "synth": ["--overwrite", "--quiet", "--count", "2", "--jobs", "1", "--size", "64"],
-    "train": ["--overwrite", "--quiet"]
-    + [f"--set=training.{s}" for s in ("steps=2", "batch_size=2", "evaluate_every=2", "workers=0")],
+    "synth": ["--overwrite", "--quiet", "--count=2", "--jobs=1"],
+    "train": ["--overwrite", "--quiet"],
 }
+SMALLER_TRAINING = ("steps=2", "batch_size=2", "evaluate_every=2", "workers=0")
+SMALLER_TRAINING += ("average.batch_norm_batches=1",)
+# By the task of a config.
+SMALLER_TASK = {
+    "image": ["evaluation.people=2"],
+    "lifter": ["network.width=16"],
+    "pose2mesh": ["network.pose_width=16"],
+}
+JUDGED_BY = ("lifter_task", "pose2mesh_task")  # of `regressor`: these have people of their own
 
 
 class Block(NamedTuple):
@@ -70,8 +78,12 @@ def blocks(page: Path) -> list[Block]:
 def commands_of(block: Block) -> Iterator[list[str]]:
     """The words of each command of a block of shell, without comments."""
     if block.language in SHELL:
-        for line in block.text.replace("\\\n", " ").splitlines():
-            if words := shlex.split(line, comments=True):
+        lines = block.text.replace("\\\n", " ").splitlines()
+        if block.language == "console":  # with what the commands print
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        for line in lines:
+            words = shlex.split(line, comments=True)
+            if words := words[: words.index(">")] if ">" in words else words:
                 yield words
 
 
@@ -194,30 +206,46 @@ def stand_ins(tmp_path_factory):
     return make_stand_ins(tmp_path_factory.mktemp("stand_ins"), data.astronaut()[::2, ::2])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_page_runs(page, stand_ins, tmp_path, monkeypatch):
-    """Its blocks in order, Python in one namespace."""
-    shown = blocks(page)
-    if not any(b.language == "python" for b in shown) and page not in RUN:
-        pytest.skip("no Python on this page, and its commands are only parsed")
+@pytest.fixture
+def folder(stand_ins, tmp_path):
+    """A copy of the stand-ins to work in, for tests in which networks are judged by two people."""
     folder = tmp_path / "folder"
     shutil.copytree(stand_ins, folder)
-    monkeypatch.chdir(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in JUDGED_BY:
+            patch.setattr(f"regressor.{name}._VALIDATION_PEOPLE", 2)
+        yield folder
+    shutil.rmtree(folder)  # checkpoints are large, and pytest keeps the folders of three runs
+
+
+def runs(block: Block) -> bool:
+    """Whether something of it runs."""
+    return block.language == "python" or any(map(can_run, commands_of(block)))
+
+
+def can_run(words: list[str]) -> bool:
+    """Whether it is a command of this program that can run here."""
+    line = shlex.join(words)
+    return words[0] == "fit-cli" and not any(part in line for part in ONLY_PARSED)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("page", [p for p in PAGES if any(map(runs, blocks(p)))], ids=named)
+def test_page_runs(page):
+    """Its blocks in order, Python in one namespace."""
     namespace: dict[str, object] = {}
-    for block in shown:
+    for block in blocks(page):
         if block.language == "python":
             exec(compile(block.text, named(page), "exec"), namespace)
-        elif page in RUN:
-            for words in commands_of(block):
-                run_command(words)
+        for words in filter(can_run, commands_of(block)):
+            run_command(words)
 
 
 def run_command(words: list[str]) -> None:
-    """Run a command of this program, unless it is one that cannot run here."""
-    if words[0] != "fit-cli" or any(part in shlex.join(words) for part in ONLY_PARSED):
-        return
+    """Run it on less, and fail unless it ends well."""
     name = words[1] if words[1] in cli.list_commands(click.Context(cli)) else "fit"
-    added = SMALLER.get(name, [])
+    added = SMALLER.get(name, []) + (smaller_training(words) if name == "train" else [])
     if "--resume" in words:
         added = [word for word in added if word != "--overwrite"]
     try:
@@ -226,8 +254,16 @@ def run_command(words: list[str]) -> None:
         assert end.code in (0, None), shlex.join(words)
 
 
+def smaller_training(words: list[str]) -> list[str]:
+    """What makes the run of a config small."""
+    config = next(word for word in words if word.endswith(".yaml"))
+    task = yaml.safe_load(Path(config).read_text(encoding="utf-8"))["task"]
+    settings = [*(f"training.{setting}" for setting in SMALLER_TRAINING), *SMALLER_TASK[task]]
+    return [f"--set={setting}" for setting in settings]
+
+
 def test_what_is_only_parsed_is_shown():
-    shown = [shlex.join(c) for page, c in all_commands() if page in map(named, RUN)]
+    shown = [shlex.join(c) for _, c in all_commands()]
     for part in ONLY_PARSED:
         assert any(part in line for line in shown), part
 
@@ -257,6 +293,16 @@ def test_tables_are_made_from_the_results(page, row, tool):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert load_tool(tool).updated(text) == text
     assert row in text
+
+
+def test_every_keypoint_set_is_drawn():
+    tool = load_tool("draw_keypoints")
+    width, height = tool.TILE
+    picture = read_image(DOCS / "pictures/keypoint_sets.png")
+    tiles = picture.reshape(-1, height, tool.COLUMNS, width, 3).swapaxes(1, 2)
+    is_drawn = (tiles < 255).any(axis=(2, 3, 4)).ravel()
+    assert is_drawn.tolist() == sorted(is_drawn.tolist(), reverse=True)
+    assert is_drawn.sum() == len(KEYPOINT_SETS)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")))

@@ -99,6 +99,21 @@ def test_every_config_trains(name, people):
     assert ("parts" in losses) == (name == "pare")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"data": {"sources": [{"kind": "drawn"}]}}, "drawn ones have no end"),
+        ({"augmentation": {"rotation_deg": 30, "unrotated": 0.5}}, "as they are and mirrored"),
+    ],
+)
+def test_what_cannot_be_cached(changed, message, small):
+    cached = {"encoder": "blazepose", "pretrained": "blazepose", "frozen": True, "cached": True}
+    plain = {"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0}
+    sections = {"network": cached, "augmentation": plain} | changed
+    with pytest.raises(InputError, match=message):
+        small(**sections)
+
+
 def test_a_run_leaves_a_regressor(small, tmp_path):
     config = small(adversarial={"encoder": 1.0})
     task = make_task(config)

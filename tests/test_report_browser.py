@@ -12,6 +12,12 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from browsing import (
+    assert_looks_as_approved,
+    nameless_controls,
+    pixels,
+    wait_until,
+)
 
 from cli.report import write_report
 from fitting.body import pose_body
@@ -26,14 +32,6 @@ from fitting.posing import params_of
 from fitting.rasterizer import render_mesh
 from fitting.skeleton import keypoint_set
 from fitting.table import PARAMETERS, build_fits, write_fits
-from tests.browsing import (
-    assert_looks_as_approved,
-    chromium,
-    nameless_controls,
-    pixels,
-    visiting,
-    wait_until,
-)
 from tests.fits import fit_columns
 
 HOSTILE = ("<img src=x onerror=alert(1)>.jpg", "a \"b\" 'c', #?&amp;.jpg", "=1+1.jpg")
@@ -128,34 +126,6 @@ def run(tmp_path_factory, body):
     return Run(tmp_path_factory.mktemp("run"), body)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def visit(browser):
-    """Open a page; what it says or asks of the network fails the test."""
-    with visiting(browser) as (open_page, faults):
-        yield open_page
-    assert faults == []
-
-
-@pytest.fixture(scope="module")
-def open_once(browser, run):
-    with visiting(browser) as (open_page, faults):
-        yield open_page(run.url), faults
-
-
-@pytest.fixture
-def people_page(open_once):
-    """The page of the run, as the test before left it: WebGL takes a second to start."""
-    page, faults = open_once
-    yield page
-    assert faults == []
-
-
 @pytest.fixture
 def page(visit, run):
     return visit(run.url)
@@ -246,49 +216,49 @@ def test_hostile_names_are_text(page, run):
     assert page.locator("#person-title").inner_text() == f"{HOSTILE[0]}, person 0"
 
 
-def test_saved_meshes_are_those_of_the_body(people_page, run):
+def test_saved_meshes_are_those_of_the_body(kept_page, run):
     for row in (0, 7, 11):
-        open_person(people_page, run, row)
+        open_person(kept_page, run, row)
         expected = run.vertices[row] * [1, -1, -1]  # y up
         for suffix in ("obj", "glb"):
-            content, name = save(people_page, f"#save-{suffix}")
+            content, name = save(kept_page, f"#save-{suffix}")
             assert name == f"{row:06d}_{row}_0.{suffix}"
             mesh = trimesh.load(BytesIO(content), file_type=suffix, force="mesh", process=False)
             assert np.linalg.norm(mesh.vertices - expected, axis=1).max() < 1e-3
             np.testing.assert_array_equal(mesh.faces, run.faces)
 
 
-def test_body_and_keypoints_lie_where_the_run_drew_them(people_page, run):
+def test_body_and_keypoints_lie_where_the_run_drew_them(kept_page, run):
     row = 6
-    open_person(people_page, run, row)
+    open_person(kept_page, run, row)
     given = run.table.column_array("keypoints_2d").reshape(13, 17, 3)[row, :, :2]
     photo = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     around = np.concatenate([given, run.projected[row]])
     crop = crop_around(photo, around, run.table.intrinsics[row])
     circles = "circles => circles.map(c => [c.cx.baseVal.value, c.cy.baseVal.value])"
     for kind, points in (("given", given), ("projected", run.projected[row])):
-        drawn = people_page.locator(f"#points .{kind} circle").evaluate_all(circles)
+        drawn = kept_page.locator(f"#points .{kind} circle").evaluate_all(circles)
         # The drawing's origin is an edge, the crop's the centre of a pixel.
         np.testing.assert_allclose(np.array(drawn) - 0.5, crop.convert_points(points), atol=0.02)
     coverage = render_mesh(run.vertices[row], run.faces, crop.intrinsics, (384, 384)).coverage
-    drawn = pixels(people_page, "#stage-body")[..., 3] / 255  # twice as large
+    drawn = pixels(kept_page, "#stage-body")[..., 3] / 255  # twice as large
     alpha = drawn.reshape(384, 2, 384, 2).mean(axis=(1, 3))
     assert np.minimum(alpha, coverage).sum() / np.maximum(alpha, coverage).sum() > 0.98
 
 
-def test_the_numbers_of_a_person_are_the_tables(people_page, run):
+def test_the_numbers_of_a_person_are_the_tables(kept_page, run):
     row = 3
-    open_person(people_page, run, row)
+    open_person(kept_page, run, row)
     given = run.table.column_array("keypoints_2d").reshape(13, 17, 3)[row]
     expected = np.linalg.norm(given[:, :2] - run.projected[row], axis=1)
-    shown = people_page.locator("#keypoint-errors .value").all_inner_texts()
+    shown = kept_page.locator("#keypoint-errors .value").all_inner_texts()
     assert shown[9] == "unseen"  # the left wrist
     for p in set(range(17)) - {9}:
         assert float(shown[p].removesuffix(" px")) == pytest.approx(expected[p], abs=0.06)
-    stds = people_page.locator("#joint-stds .value").all_inner_texts()
+    stds = kept_page.locator("#joint-stds .value").all_inner_texts()
     expected = run.table.column_array("joint_std_mm")[row]
     assert stds == [f"{value:.1f} mm" for value in expected.tolist()]
-    parameters = json.loads(people_page.locator("#parameters").inner_text())
+    parameters = json.loads(kept_page.locator("#parameters").inner_text())
     for name in PARAMETERS:
         np.testing.assert_allclose(
             parameters[name], run.table.column_array(name)[row], rtol=1e-6, atol=1e-9
@@ -296,39 +266,39 @@ def test_the_numbers_of_a_person_are_the_tables(people_page, run):
     np.testing.assert_allclose(parameters["intrinsics"], run.table.intrinsics[row], rtol=1e-6)
 
 
-def test_the_mesh_turns(people_page, run):
-    open_person(people_page, run, 5)
-    views = [pixels(people_page, "#orbit")]
+def test_the_mesh_turns(kept_page, run):
+    open_person(kept_page, run, 5)
+    views = [pixels(kept_page, "#orbit")]
     assert (views[0][..., 3] > 0).mean() > 0.05  # somebody is there
 
     def act(key=None):
         if key is not None:
-            people_page.locator("#orbit").press(key)
-        views.append(pixels(people_page, "#orbit"))
+            kept_page.locator("#orbit").press(key)
+        views.append(pixels(kept_page, "#orbit"))
         assert np.abs(views[-1] - views[-2]).mean() > 1, key
 
-    box = people_page.locator("#orbit").bounding_box()
-    people_page.mouse.move(box["x"] + 100, box["y"] + 150)
-    people_page.mouse.down()
-    people_page.mouse.move(box["x"] + 220, box["y"] + 120, steps=3)
-    people_page.mouse.up()
+    box = kept_page.locator("#orbit").bounding_box()
+    kept_page.mouse.move(box["x"] + 100, box["y"] + 150)
+    kept_page.mouse.down()
+    kept_page.mouse.move(box["x"] + 220, box["y"] + 120, steps=3)
+    kept_page.mouse.up()
     act()
     act("ArrowLeft")
     before = (views[-1][..., 3] > 0).sum()
     act("+")
     assert (views[-1][..., 3] > 0).sum() > 1.1 * before
-    people_page.check("#paint")
+    kept_page.check("#paint")
     act()
-    assert people_page.url.endswith("#person-5")  # the arrows did not go on to another
+    assert kept_page.url.endswith("#person-5")  # the arrows did not go on to another
 
 
-def test_body_fades_and_keypoints_hide(people_page, run):
-    open_person(people_page, run, 0)
-    people_page.locator("#opacity").fill("20")
-    assert people_page.locator("#stage-body").evaluate("c => c.style.opacity") == "0.2"
-    people_page.uncheck("#show-projected")
-    assert people_page.locator("#points .projected circle").first.is_hidden()
-    assert people_page.locator("#points .given circle").first.is_visible()
+def test_body_fades_and_keypoints_hide(kept_page, run):
+    open_person(kept_page, run, 0)
+    kept_page.locator("#opacity").fill("20")
+    assert kept_page.locator("#stage-body").evaluate("c => c.style.opacity") == "0.2"
+    kept_page.uncheck("#show-projected")
+    assert kept_page.locator("#points .projected circle").first.is_hidden()
+    assert kept_page.locator("#points .given circle").first.is_visible()
 
 
 def test_keys_alone_open_mark_and_close(page, run):
@@ -384,11 +354,11 @@ def test_marked_names_of_any_letters_are_found_again(page, run, fit_cli, tmp_pat
     assert code == 0 and said.startswith(f"{NUM_FITTED - 3} people")
 
 
-def test_somebody_without_a_fit_opens(people_page, run):
-    open_person(people_page, run, UNSEEN)
-    assert "no keypoints" in people_page.locator("#facts").inner_text()
-    assert people_page.locator("#model").is_hidden()
-    assert people_page.locator("#parameters").inner_text() == "no fit"
+def test_somebody_without_a_fit_opens(kept_page, run):
+    open_person(kept_page, run, UNSEEN)
+    assert "no keypoints" in kept_page.locator("#facts").inner_text()
+    assert kept_page.locator("#model").is_hidden()
+    assert kept_page.locator("#parameters").inner_text() == "no fit"
 
 
 def test_without_webgl_the_drawn_pictures_are_shown(visit, run):
@@ -411,9 +381,9 @@ def test_without_scripts_people_are_listed(visit, run):
     assert page.locator(".plain bdi").all_inner_texts()[-1] == f"{UNSEEN}.jpg, person 0"
 
 
-def test_every_control_has_a_name(people_page, run):
-    open_person(people_page, run, 0)
-    assert nameless_controls(people_page) == []
+def test_every_control_has_a_name(kept_page, run):
+    open_person(kept_page, run, 0)
+    assert nameless_controls(kept_page) == []
 
 
 def test_ten_thousand_people_are_quick(visit, tmp_path):

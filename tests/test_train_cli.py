@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -14,6 +15,8 @@ from toy_task import ENTRY
 
 from regressor import load_checkpoint
 from regressor.checkpoints import read_checkpoint
+from regressor.rendered_set import SetConfig, write_rendered_set
+from regressor.rendering import PictureConfig
 from regressor.run_log import read_metrics
 from regressor.tasks import TASKS
 
@@ -159,6 +162,79 @@ def test_a_dry_run_looks_at_the_weights_to_begin_at(fit_cli, config, tmp_path):
     code, said, heard = fit_cli(*plan, tmp_path / "none.pt")
     assert (code, said) == (2, "")
     assert "none.pt" in heard
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A folder with three drawn people."""
+    folder = tmp_path_factory.mktemp("drawn")
+    pictures = PictureConfig(size=(96, 96), occluded=0, truncated=0)
+    write_rendered_set(folder, SetConfig(count=3, pictures=pictures, jobs=1))
+    return folder
+
+
+@pytest.fixture
+def on_pictures(tmp_path):
+    """Writes the config of an image regressor that learns from a folder of people."""
+
+    def write(folder, network=""):
+        source = f"{{kind: table, path: {folder}}}"
+        path = tmp_path / "image.yaml"
+        path.write_text(
+            f"task: image\ntraining: {{steps: 1}}\nnetwork: {{{network}}}\n"
+            f"data: {{sources: [{source}, {{kind: drawn}}]}}\n"
+            f"evaluation: {{source: {source}, people: 2}}\n",
+            encoding="utf-8",
+        )
+        return path
+
+    return write
+
+
+def test_a_dry_run_opens_what_would_be_learned_from(fit_cli, on_pictures, people, tmp_path):
+    plan = ("train", on_pictures(people), "-o", tmp_path / "run", "--dry-run")
+    code, said, heard = fit_cli(*plan)
+    assert (code, heard) == (0, "")
+    assert f"  learns from  3 people of {people}, drawn people\n" in said
+    assert f"  judged by    2 people of {people}\n" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_misses_what_the_run_would(fit_cli, on_pictures, people, tmp_path):
+    shutil.copy(people / "truth.parquet", tmp_path)
+    for folder, missing in ((tmp_path / "none", "none"), (tmp_path, "images")):
+        plan = ("train", on_pictures(folder), "-o", tmp_path / "run", "--device", "cpu")
+        code, said, heard = fit_cli(*plan, "--dry-run")
+        assert (code, said) == (2, "")
+        assert missing in heard
+        assert fit_cli(*plan) == (code, said, heard)
+
+
+def test_a_dry_run_looks_at_no_picture(fit_cli, on_pictures, people, tmp_path, monkeypatch):
+    """Though a frozen encoder is to see all of them before the first step."""
+    monkeypatch.setattr("regressor.image_data.cut_crop", None)
+    network = "encoder: blazepose, pretrained: blazepose, frozen: true, cached: true"
+    as_they_are = [
+        "augmentation={scale: [1, 1], scale_std: null, rotation_deg: 0, color: 0}",
+        f"data.sources=[{{kind: table, path: {people}}}]",
+        "data.crop_size=256",
+    ]
+    code, said, heard = fit_cli(
+        *("train", on_pictures(people, network), "-o", tmp_path / "run", "--dry-run"),
+        *(f"--set={setting}" for setting in as_they_are),
+    )
+    assert (code, heard) == (0, "")
+    assert "3 people" in said
+
+
+def test_a_dry_run_tries_the_weights_to_begin_at(fit_cli, config, tmp_path):
+    fit_cli("train", config, "-o", tmp_path / "first")
+    plan = ("train", config, "-o", tmp_path / "second", "--dry-run")
+    plan += ("--start", tmp_path / "first/last.pt")
+    assert fit_cli(*plan)[0] == 0
+    code, _, heard = fit_cli(*plan, "--set", "network.width=48")
+    assert code == 2
+    assert "is of another network than is to be trained" in heard
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(fit_cli, config, tmp_path):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from browsing import (
+    assert_looks_as_approved,
+    nameless_controls,
+    pixels,
+    wait_until,
+)
 
 from cli.report import write_report
 from fitting.rasterizer import render_mesh
 from regressor.run_log import METRICS_NAME, TIMES_NAME
-from tests.browsing import (
-    assert_looks_as_approved,
-    chromium,
-    nameless_controls,
-    pixels,
-    visiting,
-    wait_until,
-)
+from regressor.snapshot_files import HELD_OUT, LEARNED_FROM
 from tests.training_runs import FOCAL, HOSTILE, SIZE, write_run
 
 ALL_DRAWN = """step => [...document.querySelectorAll('.pair')].every(
@@ -40,34 +39,6 @@ def run(tmp_path_factory, body):
     return Run(folder, body)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def visit(browser):
-    """Open a page; what it says or asks of the network fails the test."""
-    with visiting(browser) as (open_page, faults):
-        yield open_page
-    assert faults == []
-
-
-@pytest.fixture(scope="module")
-def open_once(browser, run):
-    with visiting(browser) as (open_page, faults):
-        yield open_page(run.url), faults
-
-
-@pytest.fixture
-def page(open_once):
-    """The page of the run, as the test before left it: WebGL takes a second to start."""
-    page, faults = open_once
-    yield page
-    assert faults == []
-
-
 def chart(page, title):
     return page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
 
@@ -86,34 +57,34 @@ def open_closer(page, run, k, step):
     page.wait_for_selector(f"dialog[data-shown='{k}-{step}']")
 
 
-def test_charts_say_the_values_at_a_step(page):
-    assert page.locator("h1").inner_text() == "Training of a run <b>"
-    assert value(page, "Error of people held out") == "90 mm"  # of the last evaluation
-    plot = chart(page, "Loss").locator("svg")
+def test_charts_say_the_values_at_a_step(kept_page):
+    assert kept_page.locator("h1").inner_text() == "Training of a run <b>"
+    assert value(kept_page, "Error of people held out") == "90 mm"  # of the last evaluation
+    plot = chart(kept_page, "Loss").locator("svg")
     plot.focus()
-    page.keyboard.press("Home")
+    kept_page.keyboard.press("Home")
     assert plot.get_attribute("aria-valuetext").startswith("step 10: loss ")
-    first = value(page, "Loss")
-    page.keyboard.press("ArrowRight")
-    assert plot.get_attribute("aria-valuenow") == "20" and value(page, "Loss") != first
+    first = value(kept_page, "Loss")
+    kept_page.keyboard.press("ArrowRight")
+    assert plot.get_attribute("aria-valuenow") == "20" and value(kept_page, "Loss") != first
     # All charts go along, those with fewer steps to their nearest one.
-    assert value(page, "Error of people held out") == "150 mm"
-    page.keyboard.press("Escape")
-    assert value(page, "Error of people held out") == "90 mm"
+    assert value(kept_page, "Error of people held out") == "150 mm"
+    kept_page.keyboard.press("Escape")
+    assert value(kept_page, "Error of people held out") == "90 mm"
 
 
-def test_the_pointer_reads_curves(page):
-    plot = chart(page, "Error of people held out").locator("svg")
+def test_the_pointer_reads_curves(kept_page):
+    plot = chart(kept_page, "Error of people held out").locator("svg")
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
-    page.mouse.move(box["x"] + 60, box["y"] + 100)
-    assert value(page, "Error of people held out") == "150 mm"
-    page.mouse.move(5, 5)
-    assert value(page, "Error of people held out") == "90 mm"
+    kept_page.mouse.move(box["x"] + 60, box["y"] + 100)
+    assert value(kept_page, "Error of people held out") == "150 mm"
+    kept_page.mouse.move(5, 5)
+    assert value(kept_page, "Error of people held out") == "90 mm"
 
 
-def test_scales_turn_logarithmic_and_curves_hide(page):
-    parts = chart(page, "Parts of the loss, unweighted")
+def test_scales_turn_logarithmic_and_curves_hide(kept_page):
+    parts = chart(kept_page, "Parts of the loss, unweighted")
     switch, curves = parts.locator("input"), parts.locator("path.curve, .dots path")
     assert switch.is_checked()
     before = curves.first.get_attribute("d")
@@ -127,9 +98,9 @@ def test_scales_turn_logarithmic_and_curves_hide(page):
     assert curves.count() == 2
 
 
-def test_curves_lie_where_their_values_are(page):
+def test_curves_lie_where_their_values_are(kept_page):
     """Between the labels of the axis, which is linear here."""
-    error = chart(page, "Error of people held out")
+    error = chart(kept_page, "Error of people held out")
     labels = error.locator("svg > text[text-anchor=end]")
     texts = labels.evaluate_all("e => e.map((text) => Number(text.textContent))")
     lines = error.locator("svg .grid").evaluate_all("e => e.map((l) => l.y1.baseVal.value)")
@@ -140,31 +111,46 @@ def test_curves_lie_where_their_values_are(page):
     np.testing.assert_allclose(dots, slope * np.array([150, 105, 90]) + offset, atol=0.2)
 
 
-def test_the_slider_shows_earlier_steps(page, run):
-    page.locator("#people").scroll_into_view_if_needed()  # none is drawn before it is seen
-    wait_until(page, "() => document.querySelector('.pair').dataset.step === '300'")
-    numbers = page.locator(".pair .numbers")
+def test_the_slider_shows_earlier_steps(kept_page, run):
+    kept_page.locator("#people").scroll_into_view_if_needed()  # none is drawn before it is seen
+    wait_until(kept_page, "() => document.querySelector('.pair').dataset.step === '300'")
+    numbers = kept_page.locator(".pair .numbers")
     assert "from the truth" in numbers.nth(0).inner_text()
     assert numbers.nth(2).inner_text().endswith("loop, epoch 6 · σ 40 mm")
-    go_to(page, 0)
-    assert page.locator("#step-value").inner_text() == "step 100"
+    go_to(kept_page, 0)
+    assert kept_page.locator("#step-value").inner_text() == "step 100"
     assert numbers.nth(2).inner_text() == "no fit yet"
-    page.locator("#step").focus()
-    page.keyboard.press("ArrowRight")
-    assert page.locator("#step-value").inner_text() == "step 200"
-    page.keyboard.press("End")
-    assert page.locator("#step-value").inner_text() == "step 300"
+    kept_page.locator("#step").focus()
+    kept_page.keyboard.press("ArrowRight")
+    assert kept_page.locator("#step-value").inner_text() == "step 200"
+    kept_page.keyboard.press("End")
+    assert kept_page.locator("#step-value").inner_text() == "step 300"
 
 
-def test_names_of_files_are_text(page):
-    assert page.locator(".pair .name").all_inner_texts() == ["drawn person 1", HOSTILE, "b.jpg"]
-    assert page.locator("img[src=x]").count() == 0
+def test_people_stand_in_their_groups(kept_page):
+    assert kept_page.locator("#people h3").all_inner_texts() == [
+        "Held out: the estimate, beside it the truth",
+        "Learned from: the estimate, beside it the best fit known",
+    ]
+    for group, count in ((HELD_OUT, 1), (LEARNED_FROM, 2)):
+        assert (
+            kept_page.get_by_role("list", name=group, exact=True).locator(".pair").count() == count
+        )
 
 
-def test_bodies_lie_where_the_rasterizer_puts_them(page, run):
-    open_closer(page, run, 1, 300)
+def test_names_of_files_are_text(kept_page):
+    assert kept_page.locator(".pair .name").all_inner_texts() == [
+        "drawn person 1",
+        HOSTILE,
+        "b.jpg",
+    ]
+    assert kept_page.locator("img[src=x]").count() == 0
+
+
+def test_bodies_lie_where_the_rasterizer_puts_them(kept_page, run):
+    open_closer(kept_page, run, 1, 300)
     for side, params in (("estimate", run.estimates), ("fit", run.against)):
-        drawn = pixels(page, f"#closer-{side} canvas")[..., 3] / 255
+        drawn = pixels(kept_page, f"#closer-{side} canvas")[..., 3] / 255
         scale = len(drawn) / SIZE
         centre = scale * SIZE / 2 - 0.5
         K = np.array([[scale * FOCAL, 0, centre], [0, scale * FOCAL, centre], [0, 0, 1]])
@@ -174,16 +160,16 @@ def test_bodies_lie_where_the_rasterizer_puts_them(page, run):
         expected = render_mesh(vertices, run.body.faces.numpy(), K, (len(drawn),) * 2).coverage
         assert expected.mean() > 0.03
         assert np.minimum(drawn, expected).sum() / np.maximum(drawn, expected).sum() > 0.97
-    assert (pixels(page, "#orbit")[..., 3] > 0).mean() > 0.03
-    assert nameless_controls(page) == []
-    page.keyboard.press(",")
-    page.wait_for_selector("dialog[data-shown='1-200']")
-    page.keyboard.press("ArrowRight")
-    page.wait_for_selector("dialog[data-shown='2-200']")
-    assert page.locator("#closer-fit .nobody").count() == 1
-    page.keyboard.press("Escape")
-    wait_until(page, "() => document.activeElement.closest('.pair') !== null")
-    assert nameless_controls(page) == []
+    assert (pixels(kept_page, "#orbit")[..., 3] > 0).mean() > 0.03
+    assert nameless_controls(kept_page) == []
+    kept_page.keyboard.press(",")
+    kept_page.wait_for_selector("dialog[data-shown='1-200']")
+    kept_page.keyboard.press("ArrowRight")
+    kept_page.wait_for_selector("dialog[data-shown='2-200']")
+    assert kept_page.locator("#closer-fit .nobody").count() == 1
+    kept_page.keyboard.press("Escape")
+    wait_until(kept_page, "() => document.activeElement.closest('.pair') !== null")
+    assert nameless_controls(kept_page) == []
 
 
 def test_the_body_to_turn_stays_the_one_that_was_opened(visit, run):
@@ -202,12 +188,14 @@ def test_the_body_to_turn_stays_the_one_that_was_opened(visit, run):
     wait_until(page, ALL_DRAWN, "300")
 
 
-def test_store_and_epochs_are_drawn(page):
-    bars = page.locator(".bars .bar")
+def test_store_and_epochs_are_drawn(kept_page):
+    bars = kept_page.locator(".bars .bar")
     assert bars.count() > 20
-    made = page.locator(".bars").first.locator(".bar").evaluate_all("e => e.map((b) => b.title)")
+    made = (
+        kept_page.locator(".bars").first.locator(".bar").evaluate_all("e => e.map((b) => b.title)")
+    )
     assert made[4] == "epoch 4: 5 people"
-    label = page.locator(".bars").first.get_attribute("aria-label")
+    label = kept_page.locator(".bars").first.get_attribute("aria-label")
     assert "26 people, most of them at epoch 4 (5)" in label
 
 

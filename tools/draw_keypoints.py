@@ -20,6 +20,7 @@ from fitting.rasterizer import render_mesh
 from fitting.skeleton import KEYPOINT_SETS, KeypointSet
 
 TILE = (560, 440)  # width, height
+COLUMNS = 3
 SCALE = 2  # drawn larger and shrunk, since OpenCV's circles are coarse
 LEFT, RIGHT, MIDDLE = (214, 69, 65), (52, 120, 190), (60, 140, 80)
 
@@ -82,7 +83,8 @@ def main(output: Path) -> None:
         draw_tile(s, map_keypoints(body, s)(posed)[0], posed.vertices[0], body.faces.numpy())
         for s in KEYPOINT_SETS.values()
     ]
-    rows = [np.concatenate(tiles[i : i + 3], axis=1) for i in range(0, len(tiles), 3)]
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % COLUMNS)
+    rows = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
     write_image(output, np.concatenate(rows))
 
 
