@@ -79,7 +79,7 @@ setup(
         "scipy>=1.10",
         "opencv-python>=5.0",  # cv2.triangleRasterize draws the overlays
         "smplx>=0.1.28",
-        "roma>=1.4",
+        "roma>=1.4,<1.6",  # later ones load PyTorch's compiler: 1.4 s for every process
         "pyarrow>=12",
         "trimesh>=4.0",
         "pillow>=10.1",

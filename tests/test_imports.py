@@ -67,6 +67,11 @@ def test_the_bundled_body_runs_without_smplx():
     assert "smplx" not in loaded_by(code)
 
 
+def test_fits_begin_without_the_compiler():
+    """PyTorch's takes more than a second to load, and nothing here is compiled."""
+    assert "torch._dynamo" not in loaded_by("import fitting.offline, regressor.lift")
+
+
 def test_the_command_line_starts_without_the_heavy_packages():
     loaded = loaded_by("import cli.main")
     assert not loaded & {"torch", "numpy", "cv2", "scipy", "pyarrow"}
