@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -19,6 +19,17 @@ from .problem import PARAMETERS, FitResult, Status
 from .table import FitsTable, write_fits
 
 _CHUNK = 256  # people posed at a time: a mesh takes some megabytes on its way
+
+
+def status_words(status: Tensor) -> np.ndarray:
+    """(N,) str, as files name (N,) values of `Status`."""
+    return np.array([each.label for each in Status])[status.cpu().numpy()]
+
+
+def count_fits(status: Mapping[str, int]) -> int:
+    """How many people have a fit, of so many of each status, named as in files."""
+    others = {Status.NO_KEYPOINTS.label, Status.DIVERGED.label}
+    return sum(count for word, count in status.items() if word not in others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +93,7 @@ class Fits(FitResult):
                      "num_steps", "joint_std_mm"):  # fmt: skip
             tensors[name] = getattr(self, name)
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-        labels = np.array([status.label for status in Status])
-        return arrays | {"status": labels[self.status.cpu().numpy()]}
+        return arrays | {"status": status_words(self.status)}
 
     def table(self) -> FitsTable:
         """The fits table (docs/conventions.md) of these fits."""

@@ -57,9 +57,10 @@ def make_result(
     status = torch.where(solution.converged, int(Status.CONVERGED), int(Status.MAX_STEPS))
     if joint_std is None:
         joint_std = params.transl.new_full((len(params), 24, 3), torch.nan)
+    error = _reprojection_error(problem, keypoints)
     return FitResult(
         params=params.where(finite),
-        reprojection_error=_reprojection_error(problem, keypoints),
+        reprojection_error=error.where(finite[:, None], torch.nan),
         cost_initial=solution.cost_initial,
         cost_final=solution.cost_final,
         num_steps=num_steps,

@@ -29,11 +29,12 @@ from .estimates import (
     read_estimates,
 )
 from .files import InputError, prepare_output, write_json
+from .fits import count_fits, status_words
 from .manifest import RECORD
 from .offline import PeopleFit, choose_device, configure_solver, fit_people
 from .people import NO_TRACK, People, Problem
 from .pictures import draw_people, remove_pictures
-from .problem import PARAMETERS, BodyParams, Status
+from .problem import PARAMETERS, BodyParams
 from .rig import Rig, match_views, read_cameras
 from .run_config import RunConfig, plain, refines, settled, solver_settings
 from .sources import Found, Progress, check_exists, find_people, people_in_file
@@ -254,7 +255,7 @@ def make_table(
         "cost_final": result.cost_final.numpy(),
         "num_steps": result.num_steps.numpy(),
         "joint_std_mm": result.joint_std_mm.numpy(),
-        "status": np.array([Status(s).label for s in range(len(Status))])[result.status.numpy()],
+        "status": status_words(result.status),
         "init": np.broadcast_to(init, len(people)),
     }
     return build_fits(columns, metadata)
@@ -293,8 +294,8 @@ def _metadata(config: RunConfig, body: Body) -> dict[str, str]:
 
 def _record(config: RunConfig, found: Found, fit: PeopleFit, clock: StageClock) -> dict[str, Any]:
     """Content of run.json."""
-    statuses = Counter(Status(int(s)).label for s in fit.result.status)
-    fitted = len(found.people) - statuses[Status.NO_KEYPOINTS.label]
+    statuses = Counter(status_words(fit.result.status).tolist())
+    fitted = count_fits(statuses)
     fitting_seconds = clock.seconds["init"] + clock.seconds["fit"]
     return {
         "command": plain(config),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from .files import InputError
+from .fits import count_fits
 from .manifest import PARTS_FOLDER, ShardFolder, part_name
 from .people import Problem
-from .problem import Status
 from .run_config import RunConfig, plain, refines
 from .shard_sources import PeopleSource
 from .versions import find_versions
@@ -58,6 +60,7 @@ def finish_run(
         interrupted: whether this sitting was.
 
     Raises:
+        InputError: a part is not what its receipt says.
         OutputError: `run.json` cannot be written.
     """
     shards, totals, record = len(folder.manifest.shards), _Totals(), None
@@ -67,6 +70,7 @@ def finish_run(
         if receipt is not None:
             totals.add(shard, receipt)
     if len(totals.parts) == shards:
+        _check_parts(folder.output, totals.parts)
         record = totals.record(config, source.empty, seconds, fits_per_second)
         folder.write_record(record)
     return ShardsSummary(
@@ -77,6 +81,36 @@ def finish_run(
         num_problems=totals.num_problems,
         record=record,
     )
+
+
+def _check_parts(output: Path, parts: Sequence[Mapping[str, Any]]) -> None:
+    """See that parts are there, of the size that they were written with, perhaps by others.
+
+    Their hashes are for --resume: to read all parts may take longer than to fit a worker's share.
+
+    Args:
+        output: folder of the run.
+        parts: as `run.json` names them.
+
+    Raises:
+        InputError: one is missing, or something else is in its place.
+    """
+    for part in parts:
+        path = output / part["file"]
+        fault = _fault_of(path, part["bytes"])
+        if fault is not None:
+            raise InputError(f"{path} {fault}; --resume without --shards fits it again")
+
+
+def _fault_of(part: Path, size: int | None) -> str | None:
+    """What is wrong with a part of so many bytes, or of who knows how many."""
+    try:
+        found = part.stat().st_size
+    except Exception:  # object stores raise whatever their libraries do
+        return "is missing, though its receipt is there"
+    if size in (None, found):
+        return None
+    return f"has {found} bytes, though its receipt says {size}"
 
 
 @dataclass(kw_only=True)
@@ -94,6 +128,7 @@ class _Totals:
     def add(self, shard: int, receipt: dict[str, Any]) -> None:
         part = f"{PARTS_FOLDER}/{part_name(shard)}"
         facts = {name: receipt[name] for name in ("rows", "people", "sha256")}
+        facts["bytes"] = receipt.get("bytes")  # which the first receipts did not tell
         self.parts.append({"file": part, **facts})
         self.status.update(receipt["status"])
         self.seconds.update(receipt["seconds"])
@@ -113,14 +148,13 @@ class _Totals:
         fits_per_second: float | None,
     ) -> dict[str, Any]:
         """Content of `run.json`."""
-        people = self.status.total()
         spent = {**seconds, **self.seconds}
         return {
             "command": plain(config),
             "versions": find_versions(),
             "counts": {
-                "people": people,
-                "fitted": people - self.status[Status.NO_KEYPOINTS.label],
+                "people": self.status.total(),
+                "fitted": count_fits(self.status),
                 "status": dict(self.status),
                 "without_estimate": self.without_estimate if refines(config) else None,
                 "pictures_without_people": len(empty),

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from . import __version__
+from .batches import SmallGpuError
 from .body import load_body
 from .clock import StageClock
 from .estimates import Estimates, MakeEstimator, MakePredictor, read_estimates
 from .files import InputError, sha256_of
+from .fits import count_fits
 from .manifest import Manifest, ShardFolder, check_same, prepare_resume, read_manifest
 from .offline import choose_device
-from .problem import Status
 from .run_config import RunConfig, refines, settled, solver_settings
 from .shard_record import ShardsSummary, finish_run
 from .shard_sources import PeopleSource, open_people
@@ -98,17 +99,18 @@ def run_shards(
     Raises:
         ValueError, OSError: the message is one sentence with the fix. What is done is kept.
     """
-    config = _checked(config, shards)
+    config, sees_pictures = _checked(config, shards), make_predictor is not None
     clock = StageClock({"load": 0.0, "detect": 0.0})
     with clock.time("load"):
-        body_sha256, estimates = _load_estimates(config, from_pictures=make_predictor is not None)
+        body_sha256, estimates = _load_estimates(config, from_pictures=sees_pictures)
     size = shards.size or _size_of_run(config.output)
     if shards.joins:
         prepare_resume(config.output)
     else:
         prepare_folder(config.output, overwrite=config.overwrite)
-    with closing(open_people(config, estimates, clock, progress)) as source:
-        if make_predictor is not None and source.images is None:
+    opened = open_people(config, estimates, clock, progress, sees_pictures=sees_pictures)
+    with closing(opened) as source:
+        if sees_pictures and source.images is None:
             raise InputError(f"{config.init} sees pictures; give their folder with --images")
         settings = _settings(config, shards, body_sha256)
         folder = ShardFolder(config.output, _manifest(config, source, size, settings))
@@ -265,17 +267,15 @@ class _Sitting:
         try:
             for done in results:
                 first, last = rows[done.shard]
-                if self._plan.make_predictor is not None:  # its pictures were looked at only now
-                    self._source.check_pictures(first, last)
+                self._source.check_pictures(first, last)  # they were looked at only now
                 self._folder.write(done.shard, done.part, done.facts)
                 left.remove(done.shard)
-                unseen = done.facts["status"].get(Status.NO_KEYPOINTS.label, 0)
-                self.fitted += done.facts["people"] - unseen
+                self.fitted += count_fits(done.facts["status"])
                 self._progress("fit", last - first, total)
         except WorkerError:
             if not self._stop():  # who stops a run may stop its workers as well
                 raise
-        except MemoryError as error:
+        except (MemoryError, SmallGpuError) as error:
             raise WorkerError(_OUT_OF_MEMORY) from error
         finally:
             forget_tools()

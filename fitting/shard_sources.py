@@ -59,6 +59,8 @@ class PeopleSource(Protocol):
     def check_pictures(self, first: int, last: int) -> None:
         """See that the pictures of some rows are what they were when the source was opened.
 
+        Nobody looks where the source was opened for a run that sees no pictures.
+
         Raises:
             InputError: one was replaced, or written to.
         """
@@ -68,7 +70,12 @@ class PeopleSource(Protocol):
 
 
 def open_people(
-    config: SourceConfig, estimates: Estimates | None, clock: StageClock, progress: Progress
+    config: SourceConfig,
+    estimates: Estimates | None,
+    clock: StageClock,
+    progress: Progress,
+    *,
+    sees_pictures: bool = False,
 ) -> PeopleSource:
     """The people of a run, read as they are needed where the format lets it.
 
@@ -77,6 +84,7 @@ def open_people(
         estimates: of everyone; with them people are read at once, to be matched.
         clock: with the stages "load" and "detect".
         progress: told of detection.
+        sees_pictures: the run looks at the pictures of its shards as they are fitted.
 
     Raises:
         ValueError, OSError: there is nobody; the message is one sentence with the fix.
@@ -85,7 +93,7 @@ def open_people(
         return PeopleElsewhere(config, estimates, clock, progress)
     with clock.time("load"):
         source = _open_stream(config) if estimates is None else None
-    return source or PeopleAtOnce(config, estimates, clock, progress)
+    return source or PeopleAtOnce(config, estimates, clock, progress, sees_pictures)
 
 
 def _open_stream(config: SourceConfig) -> PeopleSource | None:
@@ -163,12 +171,14 @@ class PeopleAtOnce:
         estimates: Estimates | None,
         clock: StageClock,
         progress: Progress,
+        sees_pictures: bool,
     ) -> None:
         found = find_people(config, clock, progress)
         self._people = found.people
         self._estimates = None if estimates is None else match_estimates(estimates, found.people)
         self.sha256, self.num_rows = hash_people(found.people), len(found.people)
         self.problems, self.images, self.empty = found.problems, found.images, found.empty
+        self._sees_pictures = sees_pictures
         self._pictures = {path: state_of(path) for path in self._paths(0, self.num_rows)}
 
     def read(self, first: int, last: int) -> Rows:
@@ -187,6 +197,10 @@ class PeopleAtOnce:
         """Nothing is open."""
 
     def _paths(self, first: int, last: int) -> list[Path]:
-        """Of the pictures of some rows."""
-        names = np.unique(self._people.image[first:last])
-        return [] if self.images is None else [self.images / name for name in names if name]
+        """Of the pictures of some rows; of none that the run does not look at.
+
+        To ask a network file system for the state of each takes long.
+        """
+        if self.images is None or not self._sees_pictures:
+            return []
+        return [self.images / name for name in np.unique(self._people.image[first:last]) if name]

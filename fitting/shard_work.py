@@ -17,8 +17,8 @@ from priors.gmm import MaxMixturePrior, load_pose_prior
 
 from .body import Body, load_body
 from .estimates import Estimator, MakeEstimator, MakePredictor, PicturePredictor
+from .fits import status_words
 from .offline import PeopleFit, choose_device
-from .problem import Status
 from .run import fit_run, make_table
 from .run_config import RunConfig
 from .shard_files import Rows
@@ -97,7 +97,8 @@ def fit_shard(plan: FitPlan, task: ShardTask) -> ShardDone:
         seconds["write"] = time.perf_counter() - began
     for stage, spent in fit.seconds.items():
         seconds[stage] = seconds.get(stage, 0.0) + spent
-    return ShardDone(shard=task.shard, part=part, facts=_facts(rows, fit, seconds))
+    facts = {**_facts(rows, fit, seconds), "bytes": len(part)}
+    return ShardDone(shard=task.shard, part=part, facts=facts)
 
 
 def forget_tools() -> None:
@@ -136,7 +137,7 @@ def _predicted(plan: FitPlan, predictor: PicturePredictor, rows: Rows) -> Rows:
 def _facts(rows: Rows, fit: PeopleFit, seconds: Mapping[str, float]) -> dict[str, Any]:
     return {
         "people": len(rows.people),
-        "status": dict(Counter(Status(int(s)).label for s in fit.result.status)),
+        "status": dict(Counter(status_words(fit.result.status).tolist())),
         "without_estimate": int((fit.init != "given").sum()),
         "batch_size": fit.batch_size,
         "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},

@@ -17,6 +17,7 @@ import roma
 import torch
 from torch import Tensor
 
+from .batches import TRACKS, work_in_batches
 from .chains import ChainEnergy, Chains, Part, stacked, windows
 from .lm import minimize_lm
 from .map_energy import BETAS, POSE, TRANSL
@@ -92,6 +93,9 @@ class VideoSolver:
             known: (M,) rows of those among the N.
             tracks: of the N, each row in one. A picture in which nothing is seen, or of which no
                 fit alone is finite, is fitted if there is another in its track.
+
+        Raises:
+            MemoryError, SmallGpuError: see `batches.work_in_batches`; batches are of whole tracks.
         """
         device, N = problem.conf.device, len(problem)
         seen = torch.zeros(N, dtype=torch.bool, device=device)
@@ -105,13 +109,26 @@ class VideoSolver:
         problem = problem.with_defined(self.solver.keypoint_body.defined)
         found = _empty(first_guess(candidates, known, tracks, N, self.config))
         found.num_steps[known] = candidates.num_steps.to(torch.int32)
+        at_once = len(tracks)
         for parts in windows(tracks, self.config.window, self.config.overlap):
-            jobs = list(stacked(parts, device))
-            work = partial(self._solve, problem, depth, found.x)
-            for chains, joint in zip(jobs, map_on_cores(work, jobs), strict=True):
-                _store(found, chains, joint)
+            solve = partial(self._solve_some, problem, depth, found, parts)
+            at_once = work_in_batches(solve, len(parts), at_once, TRACKS)
         rows = np.concatenate([np.empty(0, np.int64), *(track.rows for track in tracks)])
         return self._results(problem, found, torch.as_tensor(rows, device=device), seen)
+
+    def _solve_some(
+        self,
+        problem: FitProblem,
+        depth: Tensor,
+        found: _Joint,
+        parts: Sequence[Part],
+        some: np.ndarray,
+    ) -> None:
+        """Solve the parts at `some`, and store what was found when there is memory for all."""
+        jobs = list(stacked([parts[i] for i in some], depth.device))
+        work = partial(self._solve, problem, depth, found.x)
+        for chains, joint in zip(jobs, map_on_cores(work, jobs), strict=True):
+            _store(found, chains, joint)
 
     def _solve(self, problem: FitProblem, depth: Tensor, x: Tensor, chains: Chains) -> _Joint:
         """Chains of N rows, from x (N, D)."""

@@ -29,7 +29,7 @@ class DatasetIdentity:
     Attributes:
         name: unique in a store.
         num_rows: people.
-        sha256: of its rows, see `hash_people`.
+        sha256: of its rows, see `hash_fit_inputs`.
     """
 
     name: str
@@ -72,10 +72,12 @@ class StoreIdentity:
         return sum(dataset.num_rows for dataset in self.datasets)
 
 
-def hash_people(
+def hash_fit_inputs(
     image: NDArray[np.str_], keypoints_2d: ArrayLike, conf: ArrayLike, intrinsics: ArrayLike
 ) -> str:
     """SHA-256 of what fits of a data set's people depend on, 64 hexadecimal digits.
+
+    Other columns, such as who is who in a video, may change: `fitting.people.hash_people` has all.
 
     Args:
         image: (N,) names of the pictures.

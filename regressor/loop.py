@@ -41,7 +41,7 @@ from priors.gmm import MaxMixturePrior, load_pose_prior
 from .augmentation import Turns
 from .distributed import Group
 from .fit_frames import turn_fits, turn_params
-from .fit_identity import DatasetIdentity, StoreIdentity, hash_people
+from .fit_identity import DatasetIdentity, StoreIdentity, hash_fit_inputs
 from .fit_store import FitStore, create_store, open_store
 from .fit_tables import export_fits
 from .heads import ImageEstimate
@@ -299,7 +299,7 @@ def _identify(dataset: LoopPeople) -> DatasetIdentity:
     return DatasetIdentity(
         name=dataset.name,
         num_rows=len(people),
-        sha256=hash_people(people.image, people.keypoints_2d, people.conf, people.intrinsics),
+        sha256=hash_fit_inputs(people.image, people.keypoints_2d, people.conf, people.intrinsics),
     )
 
 

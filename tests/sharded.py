@@ -65,7 +65,7 @@ def fit_at_once(plan: FitPlan, task: ShardTask) -> ShardDone:
     people = task.rows.people
     part = people.keypoints_2d.tobytes()[:40] + plan.key.encode()
     facts = {"people": len(people), "status": {}, "without_estimate": 0, "seconds": {}}
-    facts["batch_size"] = plan.config.batch_size
+    facts |= {"batch_size": plan.config.batch_size, "bytes": len(part)}
     facts["problems"] = [asdict(problem) for problem in task.rows.problems]
     return ShardDone(shard=task.shard, part=part, facts=facts)
 

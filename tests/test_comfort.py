@@ -11,12 +11,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.shell_completion import BashComplete
 
+import fitting.map_fit
 from cli.comfort import EXIT_CODES, Outcome, number, say_problems, sentence_of, summary_of
 from cli.main import cli
 from cli.progress import StageBars
@@ -74,6 +77,23 @@ def test_the_summary_says_what_was_fitted_and_what_not(fit_cli, people, tmp_path
     assert facts["left out"].strip() == "1, named above"
     assert facts["table"].strip() == str(tmp_path / "out" / "fits.parquet")
     assert err.startswith(f"fit-cli: {people}, row {BAD}: a confidence is NaN or outside [0, 1]")
+
+
+def test_who_diverged_counts_as_not_fitted(fit_cli, people, tmp_path, monkeypatch):
+    make_result = fitting.map_fit.make_result
+
+    def spoil(problem, keypoints, params, solution, *others):
+        lost = replace(solution, cost_final=solution.cost_final * torch.nan)
+        return make_result(problem, keypoints, params, lost, *others)
+
+    monkeypatch.setattr(fitting.map_fit, "make_result", spoil)
+    _, said, _ = fit_cli("fit", people, "-o", tmp_path / "out", *OPTIONS, "--json")
+    assert json.loads(said)["counts"]["fitted"] == 0
+    _, said, _ = fit_cli("fit", people, "-o", tmp_path / "out", *OPTIONS, "--overwrite")
+    first, *lines = said.splitlines()
+    assert first == f"0 of 2 people fitted -> {tmp_path / 'out'}"
+    assert "  no fit    1 diverged, 1 without keypoints" in lines
+    assert not any(line.split()[0] in ("fits", "median") for line in lines)
 
 
 def test_quiet_is_one_line(fit_cli, people, tmp_path):

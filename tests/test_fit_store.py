@@ -18,7 +18,7 @@ from stored import IDENTITY, content, digest, offers, random_fits
 
 from fitting.files import InputError, OutputError
 from fitting.problem import BodyParams, FitResult, Status
-from regressor.fit_identity import DatasetIdentity, StoreIdentity, hash_people
+from regressor.fit_identity import DatasetIdentity, StoreIdentity, hash_fit_inputs
 from regressor.fit_journal import Segment
 from regressor.fit_store import create_store, open_store
 from regressor.stored_fits import COLUMNS, Origin, StoredFits
@@ -456,15 +456,15 @@ def test_a_hash_sees_whatever_fits_depend_on(rng):
         "conf": np.ones((2, 5), np.float32),
         "intrinsics": np.tile(np.diag([500.0, 500, 1]), (2, 1, 1)),
     }
-    hashes = {hash_people(**people)}
-    assert hash_people(**{k: v.copy() for k, v in people.items()}) in hashes
-    assert hash_people(**people | {"intrinsics": people["intrinsics"].astype("f4")}) in hashes
+    hashes = {hash_fit_inputs(**people)}
+    assert hash_fit_inputs(**{k: v.copy() for k, v in people.items()}) in hashes
+    assert hash_fit_inputs(**people | {"intrinsics": people["intrinsics"].astype("f4")}) in hashes
     for name in ("keypoints_2d", "conf", "intrinsics"):
         changed = people[name].copy()
         changed.reshape(-1)[-1] += 0.5
-        hashes.add(hash_people(**people | {name: changed}))
-    hashes.add(hash_people(**people | {"image": np.array(["a.jpgb", "c.jpg"])}))
-    hashes.add(hash_people(**{name: column[::-1] for name, column in people.items()}))
+        hashes.add(hash_fit_inputs(**people | {name: changed}))
+    hashes.add(hash_fit_inputs(**people | {"image": np.array(["a.jpgb", "c.jpg"])}))
+    hashes.add(hash_fit_inputs(**{name: column[::-1] for name, column in people.items()}))
     assert len(hashes) == 6
 
 

@@ -105,6 +105,9 @@ def test_shares_make_one_run_in_a_store(config, store):
     assert go(remote, share=(2, 2)).record is None
     assert go(remote, share=(1, 2)).record["counts"]["people"] == 0  # nobody is counted here
     assert len(list((store / "out" / "fits").iterdir())) == 2 * -(-NUM_PEOPLE // 4)
+    (store / "out" / "fits" / "part-00001.parquet").unlink()
+    with pytest.raises(InputError, match=r"part-00001\.parquet is missing"):
+        go(remote, share=(1, 2))
 
 
 def test_problems_name_the_url(config, store):

@@ -28,6 +28,7 @@ from stored import Killed, Operations
 from tasks import die_of_three
 from timing import LONG
 
+import fitting.map_fit
 import fitting.shard_record
 import fitting.shard_run
 from fitting.files import InputError, OutputError
@@ -79,14 +80,6 @@ def test_parts_hold_what_an_unbroken_run_holds(config, tmp_path):
     assert torch.get_num_threads() == before
 
 
-def test_two_workers_make_the_same_bits_as_one(config, tmp_path, monkeypatch):
-    """With the solver's own settings, which workers have, too."""
-    monkeypatch.undo()
-    go(config)
-    go(replace(config, output=tmp_path / "two", jobs=2))
-    assert files_of(tmp_path / "two") == files_of(config.output)
-
-
 def test_shares_make_one_run(config, tmp_path):
     go(config)
     shared = replace(config, output=tmp_path / "shared")
@@ -97,6 +90,56 @@ def test_shares_make_one_run(config, tmp_path):
     ]
     assert go(shared, share=(1, 2)).record["counts"]["people"] == NUM_PEOPLE
     assert files_of(shared.output) == files_of(config.output)
+
+
+LOST = {
+    "is missing": lambda part: part.unlink(),
+    "has 20 bytes": lambda part: part.write_bytes(part.read_bytes()[:20]),
+    "has 3 bytes": lambda part: part.write_bytes(b"xyz"),
+}
+
+
+@pytest.mark.parametrize("fault", LOST)
+@pytest.mark.parametrize("shares", [2, 1], ids=["of another share", "of its own"])
+def test_a_part_that_is_lost_after_its_receipt_is_named_at_the_end(
+    fault, shares, config, monkeypatch
+):
+    monkeypatch.setattr(fitting.shard_run, "fit_shard", fit_at_once)
+    go(replace(config, output=config.output.parent / "whole"))
+    part = config.output / "fits" / "part-00001.parquet"
+
+    def lose(stage, done, total):  # also what the last shards find damaged already
+        if not lost and part.is_file():
+            lost.append(LOST[fault](part))
+
+    lost = []
+    if shares == 2:
+        assert go(config, share=(2, 2)).record is None
+    with pytest.raises(InputError) as caught:
+        go(config, share=(1, shares), progress=lose)
+    said = str(caught.value)
+    assert f"{part} {fault}" in said
+    assert said.endswith("; --resume without --shards fits it again")
+    assert "\n" not in said
+    assert not (config.output / "run.json").exists()
+    assert go(config, resume=True).record is not None
+    assert files_of(config.output) == files_of(config.output.parent / "whole")
+
+
+def test_receipts_that_do_not_tell_a_size_are_believed(config, monkeypatch):
+    """Those of runs that were begun before receipts told it."""
+    monkeypatch.setattr(fitting.shard_run, "fit_shard", fit_at_once)
+    sizes = [part["bytes"] for part in go(config).record["parts"]]
+    assert sizes == [path.stat().st_size for path in sorted(config.output.glob("fits/*.parquet"))]
+    for path in config.output.glob("fits/_part-*.json"):
+        receipt = json.loads(path.read_text())
+        del receipt["bytes"]
+        path.write_text(json.dumps(receipt))
+    again = go(config, resume=True)
+    assert [part["bytes"] for part in again.record["parts"]] == [None] * SHARDS
+    (config.output / "fits" / "part-00001.parquet").unlink()
+    with pytest.raises(InputError, match="is missing"):
+        go(config, share=(1, 2))
 
 
 def test_no_people_make_an_empty_table(config):
@@ -111,6 +154,29 @@ def test_speed_counts_those_who_are_fitted(config):
     assert go(config).record["fits_per_second"] is None
     np.savez(config.input, **arrays)
     assert go(replace(config, overwrite=True)).record["fits_per_second"] > 0
+
+
+def test_who_diverged_or_is_unseen_does_not_count_as_fitted(config, tmp_path, monkeypatch):
+    """Neither in shards nor in one piece."""
+    make_result = fitting.map_fit.make_result
+
+    def spoil(problem, keypoints, params, solution, *others):
+        cost = solution.cost_final.masked_fill(problem.intrinsics[:, 0, 0] > 700, torch.nan)
+        return make_result(problem, keypoints, params, replace(solution, cost_final=cost), *others)
+
+    monkeypatch.setattr(fitting.map_fit, "make_result", spoil)
+    arrays = people_arrays()
+    arrays["conf"][5], arrays["focal"][5] = 0, 600
+    np.savez(config.input, **arrays)
+    diverged = int((arrays["focal"] > 700).sum())
+    assert 1 < diverged < NUM_PEOPLE - 1
+    counts = go(config).record["counts"]
+    in_one_piece = run(replace(config, output=tmp_path / "one"))
+    assert in_one_piece.record["counts"] == counts
+    assert counts["people"] == NUM_PEOPLE
+    assert (counts["status"]["diverged"], counts["status"]["no_keypoints"]) == (diverged, 1)
+    known = ~np.isnan(in_one_piece.table.column_array("transl")[:, 0])
+    assert counts["fitted"] == NUM_PEOPLE - diverged - 1 == known.sum()
 
 
 def test_limit_counts_rows(config):
@@ -376,6 +442,49 @@ def test_killed_by_the_system_at_random_moments(tmp_path):
 
 
 # --- Workers -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fitted_alone(tmp_path_factory):
+    """A run without workers, with the solver's own settings, which workers have."""
+    config = make_config(tmp_path_factory.mktemp("alone"))
+    go(config)
+    return config
+
+
+@pytest.fixture
+def on_workers(fitted_alone, tmp_path, monkeypatch):
+    """The same on two, who stay for the next test that needs some: to begin takes them seconds."""
+    monkeypatch.undo()
+    return replace(fitted_alone, output=tmp_path / "two", jobs=2)
+
+
+def test_two_workers_make_the_same_bits_as_one(fitted_alone, on_workers):
+    go(on_workers)
+    assert files_of(on_workers.output) == files_of(fitted_alone.output)
+
+
+def test_a_worker_that_is_killed_loses_only_its_shard(fitted_alone, on_workers):
+    """By the system, as where memory runs out."""
+    psutil = pytest.importorskip("psutil", reason="psutil finds the workers")
+    killed = []
+
+    def kill_one(stage, done, total):
+        for child in [] if killed else psutil.Process().children():
+            if "loky" in " ".join(child.cmdline()) and "tracker" not in " ".join(child.cmdline()):
+                child.kill()
+                killed.append(child.pid)
+                return
+
+    with pytest.raises(WorkerError) as caught:
+        go(on_workers, progress=kill_one)
+    said = str(caught.value)
+    assert "a worker died, perhaps for want of memory; give fewer --jobs" in said
+    assert "\n" not in said
+    assert 1 <= len(list(on_workers.output.glob("fits/*.parquet"))) < SHARDS
+    assert go(replace(on_workers, jobs=1), None, resume=True).record is not None
+    assert files_of(on_workers.output) == files_of(fitted_alone.output)
+    assert left_behind(on_workers.output) == []
 
 
 def test_a_worker_that_dies_is_told(tmp_path):
