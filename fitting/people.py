@@ -251,7 +251,7 @@ def index_within_image(image: np.ndarray) -> np.ndarray:
 
 def _converted(column: np.ndarray, dtype: type) -> np.ndarray:
     """Cast without the wrap-around and the warnings of NumPy's own casts."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # of NaNs that signal
         if not np.issubdtype(dtype, np.integer) or np.can_cast(column.dtype, dtype):
             return column.astype(dtype, copy=False)
     limits = np.iinfo(dtype)

@@ -595,6 +595,19 @@ def test_texts_of_characters_that_do_not_exist(array, order, code, tmp_path):
     assert f"{array} must be" in refusal(lambda: read_people(path), path)
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f8"])
+def test_numbers_that_signal(dtype, tmp_path):
+    """A NaN whose first bit of the fraction is 0: the processor complains when it is converted."""
+    arrays = people_arrays()
+    keypoints = arrays["keypoints_2d"].astype(dtype)
+    exponent = {2: 0x7C00, 4: 0x7F800000, 8: 0x7FF0000000000000}[keypoints.itemsize]
+    bits = keypoints.view(keypoints.dtype.str.replace("f", "u"))
+    bits[0, 0, 0] = exponent + 1
+    path = save_npz(tmp_path / "a.npz", **{**arrays, "keypoints_2d": keypoints})
+    people, problems = read_people(path)
+    assert (len(people), [problem.row for problem in problems]) == (1, [0])
+
+
 def test_estimates_of_names_of_characters_that_do_not_exist(tmp_path):
     names = np.full(2, 0x110000, "<u4").view("<U1")
     path = save_npz(tmp_path / "a.npz", pose=np.zeros((2, 72)), betas=np.zeros((2, 10)),
