@@ -17,7 +17,7 @@ from .keypoint_body import SIZES
 from .people import People, Problem, index_within_image
 from .posing import params_of
 from .problem import PARAMETERS, BodyParams, FitProblem, Proximal
-from .readers.columns import as_texts
+from .readers.columns import as_texts, to_floats
 from .readers.common import load_arrays
 from .table import FitsTable, read_fits
 
@@ -271,8 +271,7 @@ _NPZ_WIDTHS = {"pose": 72, "betas": 10, "transl": 3}
 
 def _read_npz(path: Path, body: Body) -> Estimates:
     arrays = _npz_arrays(path)
-    with np.errstate(over="ignore"):  # infinity is reported with its row
-        columns = {name: arrays[name].astype(np.float32) for name in _NPZ_WIDTHS if name in arrays}
+    columns = {n: to_floats(arrays[n], np.float32) for n in _NPZ_WIDTHS if n in arrays}
     pose, betas = torch.from_numpy(columns["pose"]), torch.from_numpy(columns["betas"])
     transl = torch.from_numpy(columns.get("transl", np.full((len(pose), 3), np.nan, np.float32)))
     names = (

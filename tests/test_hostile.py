@@ -608,6 +608,13 @@ def test_numbers_that_signal(dtype, tmp_path):
     assert (len(people), [problem.row for problem in problems]) == (1, [0])
 
 
+def test_estimates_that_signal(tmp_path):
+    pose = np.zeros((2, 72))
+    pose.view("u8")[1, 0] = 0x7FF0000000000001
+    path = save_npz(tmp_path / "a.npz", pose=pose, betas=np.zeros((2, 10)))
+    assert "row 1: the estimate holds" in refusal(lambda: read_estimates(path, load_body()), path)
+
+
 def test_estimates_of_names_of_characters_that_do_not_exist(tmp_path):
     names = np.full(2, 0x110000, "<u4").view("<U1")
     path = save_npz(tmp_path / "a.npz", pose=np.zeros((2, 72)), betas=np.zeros((2, 10)),

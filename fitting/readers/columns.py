@@ -119,6 +119,12 @@ def as_texts(array: np.ndarray, path: Path, name: str) -> list[str]:
     )
 
 
+def to_floats(array: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
+    """Numbers from a file, cast: too large ones become infinity, and NaNs may be of any kind."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(dtype)
+
+
 def as_numbers(
     array: np.ndarray, shape: tuple[int | None, ...], path: Path, name: str
 ) -> np.ndarray:
@@ -132,5 +138,4 @@ def as_numbers(
             f"{path}: {name} must be ({wanted}) numbers, got {array.shape} {array.dtype}; save it "
             "in that shape"
         )
-    with np.errstate(over="ignore"):
-        return array.astype(np.float64)
+    return to_floats(array, np.float64)

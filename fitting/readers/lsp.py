@@ -15,7 +15,7 @@ import numpy as np
 from ..files import InputError
 from ..images import list_images
 from ..people import People, Problem
-from .columns import Columns, collect_columns, measure_pictures
+from .columns import Columns, collect_columns, measure_pictures, to_floats
 from .common import Reader, Request, check_set, need_images
 from .matlab import is_matlab, list_variables, load_variable
 
@@ -69,7 +69,7 @@ def _keypoints(path: Path) -> np.ndarray:
     if not isinstance(joints, np.ndarray):
         raise InputError(f"{path}: {_VARIABLE} must hold numbers; give joints.mat of LSP or LSPET")
     axes = (2, 1, 0) if is_lsp else (2, 0, 1)
-    keypoints = joints.reshape(shape).astype(np.float64).transpose(axes)
+    keypoints = to_floats(joints.reshape(shape), np.float64).transpose(axes)
     if is_lsp:
         keypoints[..., 2] = np.isfinite(keypoints[..., :2]).all(axis=-1)
     return keypoints
