@@ -1,15 +1,14 @@
 """`fit-cli fit` in shards on a big file: how much memory all its processes take, and how long.
 
-    OMP_WAIT_POLICY=passive python benchmarks/scale.py [--people 1000000] [--seen 16384]
+    OMP_WAIT_POLICY=passive python benchmarks/scale.py [--people 1000000]
 
-Only the first `--seen` people, a shard by default, have visible keypoints, so that the benchmark
-ends in minutes: memory is that of a shard's fits, and of what grows with the file. The others are
-read, checked and written like everyone. Peaks are those that Linux counts for each process by
-itself; their sum is no less than what was in use at any moment.
+Everyone is seen, with keypoints of their own, and fitted. Peaks are those that Linux counts for
+each process by itself; their sum is no less than what was in use at any moment.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -19,25 +18,12 @@ import time
 from pathlib import Path
 
 import click
-import numpy as np
 from kill import write_people
 from record import RESULTS, describe_run
 
 from fitting.files import write_json
-from fitting.table import read_fits
 
 _SAMPLE_SECONDS = 0.2
-
-
-def write_input(path: Path, people: int, seen: int, seed: int) -> None:
-    """A plain `.npz` whose first `seen` people can be seen."""
-    write_people(path, seen, seed)
-    with np.load(path) as some:
-        arrays = {name: some[name] for name in some}
-    rows = np.arange(people) % seen
-    arrays = {name: array[rows] if array.ndim else array for name, array in arrays.items()}
-    arrays["conf"][seen:] = 0
-    np.savez(path, **arrays)
 
 
 def children_of(parent: int) -> list[int]:
@@ -97,29 +83,28 @@ def measure(source: Path, output: Path, shard_size: int, jobs: int) -> dict[str,
 
 @click.command()
 @click.option("--people", default=1_000_000, show_default=True)
-@click.option("--seen", default=16_384, show_default=True)
 @click.option("--shard-size", default=16_384, show_default=True)
 @click.option("--jobs", default=2, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS / "scale.json")
-def main(people: int, seen: int, shard_size: int, jobs: int, seed: int, output: Path) -> None:
+def main(people: int, shard_size: int, jobs: int, seed: int, output: Path) -> None:
     """Make a big file, fit it in shards and count what comes out."""
     with tempfile.TemporaryDirectory() as temporary:
         source, out = Path(temporary) / "people.npz", Path(temporary) / "out"
-        write_input(source, people, seen, seed)
+        write_people(source, people, seed)
         found = measure(source, out, shard_size, jobs)
         megabytes = source.stat().st_size / 1e6
-        part = read_fits(out / "fits" / "part-00000.parquet")
-    command = f"python benchmarks/scale.py --people {people} --seen {seen} --jobs {jobs}"
+        counts = json.loads((out / "run.json").read_text("utf-8"))["counts"]
+    command = f"python benchmarks/scale.py --people {people} --jobs {jobs}"
     record = {
         **describe_run(f"{command} --shard-size {shard_size} --seed {seed}", ("torch", "joblib")),
         "seed": seed,
         "people": people,
-        "seen": seen,
         "shards": -(-people // shard_size),
         "workers": jobs,
         "input_mb": round(megabytes, 1),
-        "fitted_of_the_first_part": int(part.has_parameters.sum()),
+        "fitted": counts["fitted"],
+        "status": counts["status"],
         **found,
     }
     write_json(output, record)
