@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -15,21 +15,10 @@ from .body import Body, BodyOutput, pose_body
 from .meshes import write_mesh
 from .offline import PeopleFit
 from .people import People
-from .problem import PARAMETERS, FitResult, Status
+from .problem import PARAMETERS, FitResult, status_words
 from .table import FitsTable, write_fits
 
 _CHUNK = 256  # people posed at a time: a mesh takes some megabytes on its way
-
-
-def status_words(status: Tensor) -> np.ndarray:
-    """(N,) str, as files name (N,) values of `Status`."""
-    return np.array([each.label for each in Status])[status.cpu().numpy()]
-
-
-def count_fits(status: Mapping[str, int]) -> int:
-    """How many people have a fit, of so many of each status, named as in files."""
-    others = {Status.NO_KEYPOINTS.label, Status.DIVERGED.label}
-    return sum(count for word, count in status.items() if word not in others)
 
 
 @dataclass(frozen=True, kw_only=True)

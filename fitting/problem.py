@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any, TypeVar
 
+import numpy as np
 import roma
 import torch
 from torch import Tensor
@@ -29,6 +30,17 @@ class Status(IntEnum):
     def label(self) -> str:
         """The word used in files: `converged`, `max_steps`, ..."""
         return self.name.lower()
+
+
+def status_words(status: Tensor) -> np.ndarray:
+    """(N,) str, as files name (N,) values of `Status`."""
+    return np.array([each.label for each in Status])[status.cpu().numpy()]
+
+
+def count_fits(status: Mapping[str, int]) -> int:
+    """How many people have a fit, of so many of each status, named as in files."""
+    others = {Status.NO_KEYPOINTS.label, Status.DIVERGED.label}
+    return sum(count for word, count in status.items() if word not in others)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,12 +29,11 @@ from .estimates import (
     read_estimates,
 )
 from .files import InputError, prepare_output, write_json
-from .fits import count_fits, status_words
 from .manifest import RECORD
 from .offline import PeopleFit, choose_device, configure_solver, fit_people
 from .people import NO_TRACK, People, Problem
 from .pictures import draw_people, remove_pictures
-from .problem import PARAMETERS, BodyParams
+from .problem import PARAMETERS, BodyParams, count_fits, status_words
 from .rig import Rig, match_views, read_cameras
 from .run_config import RunConfig, plain, refines, settled, solver_settings
 from .sources import Found, Progress, check_exists, find_people, people_in_file

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .files import InputError
-from .fits import count_fits
 from .manifest import PARTS_FOLDER, ShardFolder, part_name
 from .people import Problem
+from .problem import count_fits
 from .run_config import RunConfig, plain, refines
 from .shard_sources import PeopleSource
 from .versions import find_versions

@@ -20,9 +20,9 @@ from .body import load_body
 from .clock import StageClock
 from .estimates import Estimates, MakeEstimator, MakePredictor, read_estimates
 from .files import InputError, sha256_of
-from .fits import count_fits
 from .manifest import Manifest, ShardFolder, check_same, prepare_resume, read_manifest
 from .offline import choose_device
+from .problem import count_fits
 from .run_config import RunConfig, refines, settled, solver_settings
 from .shard_record import ShardsSummary, finish_run
 from .shard_sources import PeopleSource, open_people

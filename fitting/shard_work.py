@@ -17,8 +17,8 @@ from priors.gmm import MaxMixturePrior, load_pose_prior
 
 from .body import Body, load_body
 from .estimates import Estimator, MakeEstimator, MakePredictor, PicturePredictor
-from .fits import status_words
 from .offline import PeopleFit, choose_device
+from .problem import status_words
 from .run import fit_run, make_table
 from .run_config import RunConfig
 from .shard_files import Rows
