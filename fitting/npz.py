@@ -13,6 +13,7 @@ import numpy as np
 MAX_BYTES = 4 << 30  # of the arrays read from one file; more is a decompression bomb
 _MAX_RATIO = 1100  # of DEFLATE, nearly; what states more is allocated, but never filled
 
+_MAX_REASON = 300  # characters of what a library says of a damaged file
 _NPY = ".npy"
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -44,10 +45,10 @@ def read_npz(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray],
                 wanted = {name: members[name] for name in names if name in members}
                 _check_unpacked(wanted.values())
                 return {n: _read_array(archive, info) for n, info in wanted.items()}, list(members)
-        except ValueError:
+        except PickledArrayError:
             raise
-        except Exception as error:  # a damaged archive can raise nearly anything
-            raise ValueError(str(error) or type(error).__name__) from error
+        except Exception as error:  # a damaged archive can raise nearly anything, at any length
+            raise ValueError(str(error)[:_MAX_REASON] or type(error).__name__) from error
 
 
 def _check_unpacked(members: Collection[zipfile.ZipInfo]) -> None:

@@ -595,6 +595,16 @@ def test_texts_of_characters_that_do_not_exist(array, order, code, tmp_path):
     assert f"{array} must be" in refusal(lambda: read_people(path), path)
 
 
+def test_damaged_archives_are_not_repeated(tmp_path):
+    """Zip's reader quotes what it found in the place of a name, whatever its length."""
+    path = save_npz(tmp_path / "a.npz", **people_arrays())
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x03\x04") + 26  # the length of the first member's name
+    content[at : at + 2] = struct.pack("<H", 2000)
+    path.write_bytes(content)
+    assert len(refusal(lambda: read_people(path), path)) < 600
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f8"])
 def test_numbers_that_signal(dtype, tmp_path):
     """A NaN whose first bit of the fraction is 0: the processor complains when it is converted."""
