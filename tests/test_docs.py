@@ -285,6 +285,8 @@ def load_tool(name):
     [
         ("README.md", "| `adam` |", "update_readme"),
         ("docs/fitting.md", "| 4px | lift | video |", "update_readme"),
+        ("docs/loop.md", "| the true parameters |", "update_readme"),
+        ("docs/loop.md", "| 2D keypoints alone | 31% |", "update_readme"),
         ("docs/pose2mesh.md", "| Pose2Mesh | all |", "update_readme"),
         ("docs/comparison.md", "| smplfitter ", "update_comparison"),
     ],

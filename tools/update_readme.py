@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-_DOCS = ("fitting", "lifter", "pose2mesh", "regressors")
+_DOCS = ("fitting", "lifter", "loop", "pose2mesh", "regressors")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in _DOCS))
 NOISE = {"true": "true", "2px": "σ = 2 px", "4px": "σ = 4 px"}
 MISSING = "–"
@@ -305,6 +306,46 @@ def _findings(comparisons: list[Record], accuracy: Record | None) -> list[str]:
     return lines
 
 
+def loop_gain_table(gain: Record) -> str:
+    """Markdown of a run of benchmarks/loop_gain.py."""
+    by_name: dict[str, list[Record]] = {}
+    for run in gain["runs"]:
+        by_name.setdefault(run["variant"], []).append(run)
+    lines = [
+        "| learns from | PA-MPJPE | MPJPE | PVE | its labels at the end, PA-MPJPE |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, runs in by_name.items():
+        measured = [_mean_and_range(runs, f"{m}_mm") for m in ("pa_mpjpe", "mpjpe", "pve")]
+        labels = _labels_error(name, runs, gain["static_fits"])
+        lines.append(f"| {runs[0]['what']} | {' | '.join(measured)} | {labels} |")
+    return "\n".join([*lines, "", _source(gain)]) + "\n"
+
+
+def _mean_and_range(runs: list[Record], name: str) -> str:
+    values = [run[name] for run in runs]
+    spread = f" ± {(max(values) - min(values)) / 2:.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1f}{spread}"
+
+
+def _labels_error(variant: str, runs: list[Record], static_fits: Record) -> str:
+    """PA-MPJPE of what a variant of loop_gain.py learned from, in the end."""
+    if "fits" in runs[0]:
+        return f"{statistics.fmean(run['fits']['pa_mpjpe_mm'] for run in runs):.1f}"
+    start = variant.removeprefix("static_")
+    return f"{static_fits[start]['pa_mpjpe_mm']:.1f}" if start in static_fits else ""
+
+
+def loop_photos_table(photos: Record) -> str:
+    """Markdown of a run of benchmarks/loop_photos.py."""
+    lines = ["| learns from | PCK@0.2 | energy |", "|---|--:|--:|"]
+    for name, pck in photos["mean_pck_02"].items():
+        runs = [run for run in photos["runs"] if run["variant"] == name]
+        energy = statistics.fmean(run["pose_energy"] for run in runs)
+        lines.append(f"| {runs[0]['what']} | {pck:.0%} | {energy:,.0f} |")
+    return "\n".join([*lines, "", _source(photos)]) + "\n"
+
+
 def _load(name: str, results: Path) -> Record | None:
     path = results / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -312,8 +353,10 @@ def _load(name: str, results: Path) -> Record | None:
 
 def updated(page: str, results: Path = RESULTS) -> str:
     """A page's text with its marked sections made from the JSON in the folder `results`."""
-    names = ("accuracy", "speed", "video", "calibration", "regressors")
-    accuracy, speed, video, calibration, regressors = (_load(name, results) for name in names)
+    names = ("accuracy", "speed", "video", "calibration", "regressors", "loop_gain", "loop_photos")
+    accuracy, speed, video, calibration, regressors, gain, photos = (
+        _load(name, results) for name in names
+    )
     sections: dict[str, str] = {}
     if accuracy is not None:
         sections["results"] = results_section(accuracy, speed)
@@ -326,6 +369,10 @@ def updated(page: str, results: Path = RESULTS) -> str:
         sections["calibration table"] = calibration_table(calibration)
     if regressors is not None:
         sections["regressors table"] = regressors_table(regressors, accuracy)
+    if gain is not None:
+        sections["loop gain table"] = loop_gain_table(gain)
+    if photos is not None:
+        sections["loop photos table"] = loop_photos_table(photos)
     for name, section in sections.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         page = marked.sub(lambda match, text=section: match[1] + text + match[2], page)
