@@ -254,9 +254,9 @@ def _read_plain(path: Path | str) -> Any:
 
 def _check_unpacked(path: Path) -> None:
     """InputError for a decompression bomb: `torch.save` compresses nothing."""
-    if not zipfile.is_zipfile(path):  # of the older layout, or for `torch.load` to refuse
-        return
     try:
+        if not zipfile.is_zipfile(path):  # of the older layout, or for `torch.load` to refuse
+            return
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(info.file_size for info in archive.infolist())
     except Exception as error:  # a damaged archive can raise nearly anything

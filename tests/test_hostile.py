@@ -641,6 +641,15 @@ def test_what_a_pickle_holds_is_not_all_repeated(content, tmp_path):
     refusal(lambda: load_pickle(path, []), path)
 
 
+def test_archives_of_several_disks(tmp_path):
+    """Python's check whether a file is an archive at all raises an error of its own there."""
+    path = tmp_path / "a.pt"
+    torch.save({"model": {}}, path)
+    end = struct.pack("<4sIQI", b"PK\x06\x07", 0, 0, 2) + b"PK\x05\x06" + bytes(18)
+    path.write_bytes(path.read_bytes() + end)
+    assert "damaged" in refusal(lambda: load_checkpoint(path), path)
+
+
 def test_archives_of_another_version(tmp_path):
     path = tmp_path / "a.pt"
     torch.save({"model": {}}, path)
