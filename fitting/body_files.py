@@ -139,7 +139,7 @@ def _check_tree(kintree_table: np.ndarray) -> None:
             "can be used"
         )
     known = min(num_joints, _NUM_BODY_JOINTS)
-    parents = kintree_table[0].astype(np.int64)[1:known]
+    parents = kintree_table[0, 1:known]
     expected = np.array(SMPL_PARENTS)[1:known]
     if not np.array_equal(parents, expected):
         joint = int(np.flatnonzero(parents != expected)[0]) + 1

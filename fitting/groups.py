@@ -55,8 +55,9 @@ def read_groups(path: Path | str) -> PersonGroups:
         person = (row["image"], _number(path, line, row["person"]))
         if lines.setdefault(person, line) != line:
             raise InputError(
-                f"{path}, line {line}: person {person[1]} of the picture {person[0]!r} stands in "
-                f"line {lines[person]} already; keep one of them"
+                f"{path}, line {line}: person {person[1]} of the picture "
+                f"{person[0][:_MAX_TEXT]!r} stands in line {lines[person]} already; keep one of "
+                "them"
             )
         groups[person] = tuple(row[name] for name in columns)
     return PersonGroups(path=path, columns=columns, groups=groups)

@@ -48,7 +48,8 @@ def read_npz(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray],
         except PickledArrayError:
             raise
         except Exception as error:  # a damaged archive can raise nearly anything, at any length
-            raise ValueError(str(error)[:_MAX_REASON] or type(error).__name__) from error
+            reason = str(error).partition("\n")[0][:_MAX_REASON]
+            raise ValueError(reason or type(error).__name__) from error
 
 
 def _check_unpacked(members: Collection[zipfile.ZipInfo]) -> None:

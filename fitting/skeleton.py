@@ -308,6 +308,9 @@ _ALL_POINTS = tuple(dict.fromkeys(point for s in KEYPOINT_SETS.values() for poin
 BODY_POINTS = KeypointSet(name="body points", names=_ALL_POINTS, points=_ALL_POINTS, limbs=())
 
 
+_MOST_REPEATED = 100  # characters of an unknown name in a message
+
+
 def keypoint_set(name: str) -> KeypointSet:
     """The keypoint set called `name`.
 
@@ -318,7 +321,7 @@ def keypoint_set(name: str) -> KeypointSet:
         return KEYPOINT_SETS[name]
     nearest = difflib.get_close_matches(name, KEYPOINT_SETS, n=1, cutoff=0.3)
     hint = f"did you mean {nearest[0]}?" if nearest else f"use one of {', '.join(KEYPOINT_SETS)}"
-    raise ValueError(f"unknown keypoint set {name!r}; {hint}")
+    raise ValueError(f"unknown keypoint set {name[:_MOST_REPEATED]!r}; {hint}")
 
 
 # A point that is the middle of two others; `convert_keypoints` and the bodies use it alike.

@@ -33,6 +33,7 @@ from fitting.body import load_body
 from fitting.body_files import load_body_arrays
 from fitting.estimates import read_estimates
 from fitting.files import short_name
+from fitting.groups import read_groups
 from fitting.images import read_image
 from fitting.npz import read_npz
 from fitting.overlay import PersonPictures, draw_overlay
@@ -559,6 +560,10 @@ BODIES = {
         | {"weights": synthetic_arrays()["weights"] + np.array([1e6, -1e6] + [0] * 22)},
         "weights must hold shares",
     ),
+    "a tree of no integers": (
+        synthetic_arrays() | {"kintree_table": np.full((2, 24), 1e30, np.float32)},
+        "gives joint 1 the parent 1",
+    ),
     **{f"{value} in {name}": (changed(name, value), name)
        for name in ("v_template", "shapedirs", "posedirs", "weights", "J_regressor")
        for value in (np.nan, np.inf, 1e300)},
@@ -603,6 +608,24 @@ def test_damaged_archives_are_not_repeated(tmp_path):
     content[at : at + 2] = struct.pack("<H", 2000)
     path.write_bytes(content)
     assert len(refusal(lambda: read_people(path), path)) < 600
+
+
+def test_names_are_repeated_in_part(tmp_path):
+    npz = save_npz(tmp_path / "a.npz", **people_arrays(keypoint_set="x" * 5000))
+    assert len(refusal(lambda: read_people(npz), npz)) < 600
+    groups = tmp_path / "a.csv"
+    groups.write_text("image,person,group\n" + f"{'x' * 5000},0,a\n" * 2)
+    assert len(refusal(lambda: read_groups(groups), groups)) < 600
+
+
+def test_headers_that_are_long(tmp_path):
+    """NumPy says so in three lines."""
+    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (1,)}".ljust(12_000)
+    member = b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header.encode()
+    path = tmp_path / "body.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("v_template.npy", member)
+    assert "\n" not in refusal(lambda: load_body_arrays(path), path)
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f8"])
