@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .files import sha256_of
-from .npz import read_npz
+from .npz import holds_texts, read_npz
 from .skeleton import SMPL_PARENTS
 from .unpickler import load_pickle
 
@@ -223,7 +223,7 @@ def _landmarks(raw: Mapping[str, Any], num_vertices: int) -> dict[str, np.ndarra
     if "landmark_names" in raw and "landmark_regressor" in raw:
         names = raw["landmark_names"]
         rows = _numeric("landmark_regressor", raw["landmark_regressor"])
-        if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind != "U":
+        if not isinstance(names, np.ndarray) or names.ndim != 1 or not holds_texts(names):
             raise ValueError("landmark_names must be an array of texts")
         if rows.shape != (len(names), num_vertices):
             raise ValueError(

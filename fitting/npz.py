@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -50,6 +51,14 @@ def read_npz(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray],
         except Exception as error:  # a damaged archive can raise nearly anything, at any length
             reason = str(error).partition("\n")[0][:_MAX_REASON]
             raise ValueError(reason or type(error).__name__) from error
+
+
+def holds_texts(array: np.ndarray) -> bool:
+    """Whether an array is of texts, of characters that exist: of others, Python's strings break."""
+    if array.dtype.kind != "U":
+        return False
+    codes = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+    return bool(codes.max(initial=0) <= sys.maxunicode)
 
 
 def _check_unpacked(members: Collection[zipfile.ZipInfo]) -> None:

@@ -560,6 +560,12 @@ BODIES = {
         | {"weights": synthetic_arrays()["weights"] + np.array([1e6, -1e6] + [0] * 22)},
         "weights must hold shares",
     ),
+    "landmarks of no characters": (
+        synthetic_arrays()
+        | {"landmark_regressor": np.zeros((1, 80)),
+           "landmark_names": np.full(1, 0x110000, "<u4").view("<U1")},
+        "landmark_names must be an array of texts",
+    ),
     "a tree of no integers": (
         synthetic_arrays() | {"kintree_table": np.full((2, 24), 1e30, np.float32)},
         "gives joint 1 the parent 1",

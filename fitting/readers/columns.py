@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..files import InputError
 from ..images import ImageError, read_size
+from ..npz import holds_texts
 from ..people import (
     UNSAFE_NAME_REASON,
     People,
@@ -110,10 +110,8 @@ def as_texts(array: np.ndarray, path: Path, name: str) -> list[str]:
     """The texts of an (N,) array from a file; InputError where it holds something else."""
     if array.ndim == 1 and array.dtype.kind == "S":
         return [text.decode("utf-8", "replace") for text in array.tolist()]
-    if array.ndim == 1 and array.dtype.kind == "U":
-        codes = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
-        if codes.max(initial=0) <= sys.maxunicode:  # others may make strings that break Python
-            return [str(text) for text in array.tolist()]
+    if array.ndim == 1 and holds_texts(array):
+        return [str(text) for text in array.tolist()]
     raise InputError(
         f"{path}: {name} must be (N,) texts, got {array.shape} {array.dtype}; save it so"
     )
