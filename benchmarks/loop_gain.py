@@ -5,12 +5,14 @@
 
 Drawn people, so that the truth is known, with keypoints as a detector might have seen them
 (`regressor.detection`: noisy, some missing, some wrong, some on the wrong side). Static fits are
-what `fit-cli fit` makes of those keypoints: "lift" from the lifter's estimates, its default, and
-"mean" from the mean pose, as SMPLify. Networks are heads on the features of a frozen BlazePose,
-which are computed once, or, where there is a GPU, an EfficientNet-Lite0 that learns too. All see
-the same people in the same order, and none has seen a truth but "full". They are judged on people
-of other subjects, with their last weights; so are the fits that are in the store at the end, by the
-truth of the people that were learned from.
+what `fit-cli fit` makes of those keypoints: "smplify" as SPIN made its own, by Adam from the mean
+pose; "mean" from there by our solver; "lift" from the lifter's estimates, the default. Networks are
+heads on the features of a frozen BlazePose, which are computed once, or, where there is a GPU, an
+EfficientNet-Lite0 that learns too. All see the same people in the same order, and none has seen a
+truth but "full". They are judged on people of other subjects, with their last weights; so are the
+fits that are in the store at the end, by the truth of the people that were learned from.
+
+The cache keeps pictures, fits and the record of each training, so that whoever is stopped goes on.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,18 +43,19 @@ from fitting.files import write_json
 from fitting.problem import FitProblem
 from fitting.skeleton import keypoint_set
 from fitting.table import FitsTable, build_truth, read_fits, write_fits
-from regressor.config import TaskConfig, config_from_dict
+from regressor.config import TaskConfig, config_from_dict, dump_config
 from regressor.detection import DetectionConfig, detect
 from regressor.feature_cache import FeatureCache
 from regressor.image_task import LABELS, ImageTask
 from regressor.rendered_set import IMAGES, TRUTH_FILE, SetConfig, write_rendered_set
 from regressor.rendering import PictureConfig
 from regressor.tasks import make_task
-from regressor.training import train
+from regressor.training import CONFIG_NAME, train
 
 MEASURES = ("pa_mpjpe_mm", "mpjpe_mm", "pve_mm", "pck_2d")
 OBSERVED = "observed.parquet"
-STARTS = ("lift", "mean")  # of static fits
+RECORD = "record.json"
+_SHARD = 500  # people; static fits by SMPLify take minutes for as many
 _PARAMETERS = {
     "keypoints_2d": 2, "keypoint_norm": "l1", "joints": 5, "joint_norm": "l1", "rotations": 5,
     "betas": 0.05, "camera": 0, "location": 1,
@@ -59,6 +64,26 @@ _KEYPOINTS = {
     "keypoints_2d": 10, "keypoint_norm": "l1", "joints": 0, "rotations": 0, "betas": 0,
     "camera": 0.01,
 }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where static fits come from.
+
+    Attributes:
+        what: for readers.
+        options: of `fit-cli fit`.
+    """
+
+    what: str
+    options: tuple[str, ...]
+
+
+STARTS = {
+    "smplify": Start(what="SMPLify's fits", options=("--init", "mean", "--solver", "adam")),
+    "mean": Start(what="fits from the mean pose", options=("--init", "mean")),
+    "lift": Start(what="fits from the lifter's estimates", options=("--init", "lift")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,27 +118,27 @@ VARIANTS = (
     ),
     *(
         variant
-        for start in STARTS
+        for name, start in STARTS.items()
         for variant in (
             Variant(
-                name=f"static_{start}",
-                what=f"static fits from {start}",
-                fits=start,
+                name=f"static_{name}",
+                what=start.what,
+                fits=name,
                 params="truth",
                 loss=_PARAMETERS,
             ),
             Variant(
-                name=f"spin_{start}",
-                what=f"in the loop by SPIN's rule, 2D error, from static fits from {start}",
-                fits=start,
+                name=f"spin_{name}",
+                what=f"{start.what}, then in the loop by SPIN's rule, 2D error",
+                fits=name,
                 params="fits",
                 loop={"rule": "spin", "half_std_mm": None, "lifter": False},
                 loss=_PARAMETERS,
             ),
             Variant(
-                name=f"loop_{start}",
-                what=f"in the loop by MAP cost, weighted, from static fits from {start}",
-                fits=start,
+                name=f"loop_{name}",
+                what=f"{start.what}, then in the loop by MAP cost, weighted",
+                fits=name,
                 params="fits",
                 loop={},
                 loss=_PARAMETERS,
@@ -182,8 +207,12 @@ class Settings:
     seed: int = 0
 
 
-def prepare(settings: Settings) -> dict[str, Any]:
+def prepare(settings: Settings, starts: Iterable[str]) -> dict[str, Any]:
     """Draw people, disturb their keypoints and fit them, where that was not done before.
+
+    Args:
+        settings: of the study.
+        starts: of static fits, those of `STARTS` that are needed.
 
     Returns:
         Errors of the static fits, mm.
@@ -201,10 +230,9 @@ def prepare(settings: Settings) -> dict[str, Any]:
     if not observed.exists():
         write_fits(observed, observe(truth, settings.seed))
     errors = {}
-    for start in STARTS:
+    for start in starts:
         out = settings.cache / f"fits_{start}"
-        if not (out / "fits.parquet").exists():
-            fit(observed, out, start, settings.device)
+        fit(observed, out, start, settings.device)
         errors[start] = summary(read_fits(out), truth)
     return errors
 
@@ -233,10 +261,12 @@ def observe(truth: FitsTable, seed: int) -> FitsTable:
 
 
 def fit(observed: Path, out: Path, start: str, device: str) -> None:
-    """Static fits, by the command."""
+    """Static fits, by the command, where they are not there; it goes on where it was stopped."""
+    if (out / "run.json").exists():
+        return
     command = "from cli.main import main; main()"
-    options = ["--keypoint-format", "fits", "--init", start, "--device", device]
-    options += ["--no-overlays", "--no-report", "--overwrite", "-o", str(out)]
+    options = ["--keypoint-format", "fits", *STARTS[start].options, "--device", device]
+    options += ["--shard-size", str(_SHARD), "-o", str(out), *["--resume"] * out.exists()]
     subprocess.run([sys.executable, "-c", command, "fit", str(observed), *options], check=False)
 
 
@@ -244,6 +274,10 @@ def summary(fits: FitsTable, truth: FitsTable) -> dict[str, float]:
     """Mean errors of fits, mm, of SMPL's joints."""
     found = evaluate_fits(fits, truth, load_body())["smpl24"]
     return {name: round(found[name], 2) for name in ("pa_mpjpe_mm", "mpjpe_mm")}
+
+
+Measure = Callable[[Variant, int], dict[str, Any]]
+"""Train a network with a seed and judge it; its record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,6 +367,7 @@ class Study:
             "what": variant.what,
             "seed": seed,
             "seconds": round(time.perf_counter() - began, 1),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         return record, task
 
@@ -340,12 +375,34 @@ class Study:
         """Of a run."""
         return self.runs / f"{variant.name}-{seed}"
 
+    def measure_all(
+        self, measure: Measure, variants: Sequence[Variant], seeds: int, jobs: int
+    ) -> Iterator[dict[str, Any]]:
+        """Records of all trainings, `jobs` of them side by side, each as soon as it is known.
+
+        Those of trainings that were finished under the same settings are in the cache.
+        """
+        trainings = product(range(seeds), variants)
+        yield from joblib.Parallel(n_jobs=jobs, return_as="generator")(
+            joblib.delayed(self._measure)(measure, variant, seed) for seed, variant in trainings
+        )
+
+    def _measure(self, measure: Measure, variant: Variant, seed: int) -> dict[str, Any]:
+        out = self.folder(variant, seed)
+        config = dump_config(self.configure(variant, seed))
+        if (out / RECORD).exists() and (out / CONFIG_NAME).read_text("utf-8") == config:
+            return json.loads((out / RECORD).read_text("utf-8"))
+        keep_freed_memory()  # as `fit-cli train` does; this may be a process of its own
+        record = measure(variant, seed)
+        write_json(out / RECORD, record)
+        return record
+
 
 def study_of(settings: Settings) -> Study:
     """The trainings on drawn people."""
     cache = settings.cache
     return Study(
-        tables={None: cache / OBSERVED, **{s: cache / f"fits_{s}" for s in STARTS}},
+        tables={None: cache / OBSERVED, **{name: cache / f"fits_{name}" for name in STARTS}},
         images=cache / "train" / IMAGES,
         crop="picture",  # a box about keypoints as bad as these may leave half the person out
         held_out={"kind": "table", "path": str(cache / "test"), "crop": "picture"},
@@ -358,11 +415,10 @@ def study_of(settings: Settings) -> Study:
     )
 
 
-def measure(
-    study: Study, variant: Variant, seed: int, truth: FitsTable, features: FeatureCache | None
+def train_and_judge(
+    variant: Variant, seed: int, *, study: Study, truth: FitsTable, features: FeatureCache | None
 ) -> dict[str, Any]:
-    """Train and judge one network, perhaps in a process of its own; its record."""
-    keep_freed_memory()
+    """Train and judge one network; its record."""
     record, task = study.train(variant, seed, features)
     out = study.folder(variant, seed)
     record |= last_errors(out / "metrics.jsonl")
@@ -419,14 +475,12 @@ def main(seeds: int, jobs: int, only: tuple[str, ...], output: Path, **options: 
     shown = [f"--{n.replace('_', '-')} {v}" for n, v in options.items() if n != "cache"]
     shown += [f"--seeds {seeds} --jobs {jobs}", *(f"--only {name}" for name in only)]
     described = describe_run(" ".join(["python benchmarks/loop_gain.py", *shown]))
-    static = prepare(settings)
-    study, truth = study_of(settings), read_fits(settings.cache / "train" / TRUTH_FILE)
     chosen = [variant for variant in VARIANTS if not only or variant.name in only]
+    static = prepare(settings, dict.fromkeys(v.fits for v in chosen if v.fits))
+    study, truth = study_of(settings), read_fits(settings.cache / "train" / TRUTH_FILE)
     features, records = study.features(chosen[0]), []
-    for record in joblib.Parallel(n_jobs=jobs, return_as="generator")(
-        joblib.delayed(measure)(study, variant, seed, truth, features)
-        for seed, variant in product(range(seeds), chosen)
-    ):
+    measure = partial(train_and_judge, study=study, truth=truth, features=features)
+    for record in study.measure_all(measure, chosen, seeds, jobs):
         records.append(record)
         click.echo(
             f"{record['variant']:14} seed {record['seed']}: PA-MPJPE "

@@ -1,6 +1,6 @@
 """The loop on photographs that nobody has 3D truth for: 2D accuracy and plausibility.
 
-    python benchmarks/loop_photos.py --photographs FOLDER --cache FOLDER [--steps 1200] [--seeds 1]
+    python benchmarks/loop_photos.py --photographs FOLDER --cache FOLDER [--seeds 3] [--jobs 2]
 
 The folder holds `images/` and `keypoints.npz` with `imgname`, `keypoints_2d (N, 14, 3)`, LSP's
 joints in pixels with their visibility, and `joint_names`: square crops of LSP-extended (Johnson and
@@ -15,7 +15,8 @@ Photographs of the best, the median and the worst stay in the cache, to be looke
 from __future__ import annotations
 
 import statistics
-from itertools import product
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,28 @@ from regressor.image_task import LABELS, ImageTask
 
 LSP = keypoint_set("lsp14")
 HELD_OUT = "held_out.parquet"
-NAMES = ("keypoints", "adversarial", "static_lift", "spin_lift", "loop_lift")
+CHOSEN = ("keypoints", "adversarial", "static_lift", "spin_lift", "loop_lift")
+WEAKER = (0.1, 0.01)  # weights of the adversarial prior, for what they cost and gain
 _SHARE_HELD_OUT = 0.1
 _PCK = 0.2  # of the torso
 _TORSO = [LSP.names.index("left_shoulder"), LSP.names.index("right_hip")]
+
+
+def variants() -> list[Variant]:
+    """Those of `loop_gain.py` that need no truth, and weaker adversarial priors."""
+    chosen = {variant.name: variant for variant in VARIANTS if variant.name in CHOSEN}
+    adversarial = chosen.pop("adversarial")
+    weights = (adversarial.adversarial, *WEAKER)
+    adversarials = [
+        replace(
+            adversarial,
+            name=f"adversarial_{weight:g}",
+            what=f"{adversarial.what}, weight {weight:g}",
+            adversarial=weight,
+        )
+        for weight in weights
+    ]
+    return [chosen.pop("keypoints"), *adversarials, *chosen.values()]
 
 
 def read_photographs(folder: Path) -> FitsTable:
@@ -84,8 +103,7 @@ def prepare(photographs: Path, cache: Path, device: str) -> Path:
     write_fits(cache / OBSERVED, people.select(np.sort(order[:split])))
     write_fits(cache / HELD_OUT, people.select(np.sort(order[split:])))
     for name, out in ((OBSERVED, "fits_lift"), (HELD_OUT, "fits_held_out")):
-        if not (cache / out / "fits.parquet").exists():
-            fit(cache / name, cache / out, "lift", device)
+        fit(cache / name, cache / out, "lift", device)
     return cache / "fits_lift"
 
 
@@ -162,8 +180,8 @@ def draw(seen: dict[str, Any], held_out: FitsTable, images: Path, path: Path) ->
     write_image(path, np.concatenate(columns, axis=1))
 
 
-def measure(
-    study: Study, variant: Variant, seed: int, held_out: FitsTable, features: FeatureCache | None
+def train_and_judge(
+    variant: Variant, seed: int, *, study: Study, held_out: FitsTable, features: FeatureCache | None
 ) -> dict[str, Any]:
     """Train and judge one network; its record."""
     record, task = study.train(variant, seed, features)
@@ -181,7 +199,8 @@ def measure(
 @click.option("--cache", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--steps", default=1200, show_default=True, type=click.IntRange(min=1))
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=2))
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--jobs", default=1, show_default=True, help="Trainings side by side.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--output", default=RESULTS / "loop_photos.json", type=click.Path(path_type=Path))
 def main(
@@ -190,6 +209,7 @@ def main(
     steps: int,
     batch_size: int,
     seeds: int,
+    jobs: int,
     device: str,
     output: Path,
 ) -> None:
@@ -214,19 +234,19 @@ def main(
         device=device,
     )
     command = f"python benchmarks/loop_photos.py --steps {steps} --batch-size {batch_size}"
-    described = describe_run(f"{command} --seeds {seeds} --device {device}")
+    described = describe_run(f"{command} --seeds {seeds} --jobs {jobs} --device {device}")
     content: dict[str, Any] = {
         "learned_from": len(read_fits(cache / OBSERVED)),
         "held_out": len(held_out),
         "static_fits": judge_fits(read_fits(fits)),
         "static_fits_held_out": judge_fits(read_fits(cache / "fits_held_out")),
     }
-    records, chosen = [], [variant for variant in VARIANTS if variant.name in NAMES]
-    features = study.features(chosen[0])
-    for seed, variant in product(range(seeds), chosen):
-        record = measure(study, variant, seed, held_out, features)
+    chosen = variants()
+    features, records = study.features(chosen[0]), []
+    measure = partial(train_and_judge, study=study, held_out=held_out, features=features)
+    for record in study.measure_all(measure, chosen, seeds, jobs):
         records.append(record)
-        click.echo(f"{variant.name:12} seed {seed}: {record}")
+        click.echo(f"{record['variant']:16} seed {record['seed']}: {record}")
         means = {
             name: statistics.fmean(r["pck_02"] for r in records if r["variant"] == name)
             for name in dict.fromkeys(r["variant"] for r in records)

@@ -45,7 +45,8 @@ def test_gains_are_measured(benchmark, tmp_path):
     module = benchmark("loop_gain")
     only = [o for name in ("keypoints", "loop_mean", "full") for o in ("--only", name)]
     settings = ["--people", 6, "--judged", 4, "--steps", 2, "--batch-size", 2, "--seeds", 1]
-    run(module, "--cache", tmp_path, *settings, *only, "--output", tmp_path / "gain.json")
+    command = ["--cache", tmp_path, *settings, *only, "--output", tmp_path / "gain.json"]
+    run(module, *command)
     found = json.loads((tmp_path / "gain.json").read_text())
     assert [record["variant"] for record in found["runs"]] == ["keypoints", "loop_mean", "full"]
     assert found["runs"][1]["fits"]["mpjpe_mm"] > 0
@@ -54,6 +55,11 @@ def test_gains_are_measured(benchmark, tmp_path):
     moved = seen.column_array("keypoints_2d") != truth.column_array("keypoints_2d")
     assert moved.any()
     np.testing.assert_array_equal(seen.column_array("betas"), truth.column_array("betas"))
+    run(module, *command)  # whoever was stopped goes on: what was trained is not trained again
+    assert json.loads((tmp_path / "gain.json").read_text())["runs"] == found["runs"]
+    run(module, *command, "--steps", 3, "--only", "full")
+    again = {r["variant"]: r for r in json.loads((tmp_path / "gain.json").read_text())["runs"]}
+    assert again["full"]["finished"] > found["runs"][2]["finished"]
 
 
 def test_cost_is_measured(benchmark, tmp_path):
