@@ -64,6 +64,9 @@ setup(
         "fitting.writers",
         "regressor",
         "regressor.encoders",
+        "regressor.pose2mesh",
+        "regressor.store",
+        "regressor.synthetic",
         "cli",
     ],
     package_data={

@@ -28,8 +28,8 @@ from regressor.config import config_from_dict
 from regressor.distributed import join_group
 from regressor.learner import Learner
 from regressor.prefetch import prefetch
-from regressor.rendered_set import SetConfig, write_rendered_set
-from regressor.rendering import PictureConfig
+from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+from regressor.synthetic.rendering import PictureConfig
 from regressor.task import Batch
 from regressor.tasks import make_task
 

@@ -21,7 +21,7 @@ from fitting.body import load_body
 from fitting.evaluation import compare_fits
 from fitting.files import write_json
 from fitting.table import read_fits
-from regressor.rendered_set import TRUTH_FILE
+from regressor.synthetic.rendered_set import TRUTH_FILE
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "label_quality.png"
 KEPT = tuple(k / 20 for k in range(1, 21))  # shares of the people

@@ -30,8 +30,8 @@ from regressor.config import config_from_dict
 from regressor.distributed import Group
 from regressor.image_task import ImageTask
 from regressor.learner import Learner
-from regressor.rendered_set import SetConfig, write_rendered_set
-from regressor.rendering import PictureConfig
+from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+from regressor.synthetic.rendering import PictureConfig
 from regressor.tasks import make_task
 
 LOOPS: dict[str, dict[str, Any] | None] = {

@@ -4,13 +4,13 @@
     python benchmarks/loop_gain.py --cache FOLDER --encoder learned --device cuda --output FILE
 
 Drawn people, so that the truth is known, with keypoints as a detector might have seen them
-(`regressor.detection`: noisy, some missing, some wrong, some on the wrong side). Static fits are
-what `fit-cli fit` makes of those keypoints: "smplify" as SPIN made its own, by Adam from the mean
-pose; "mean" from there by our solver; "lift" from the lifter's estimates, the default. Networks are
-heads on the features of a frozen BlazePose, which are computed once, or, where there is a GPU, an
-EfficientNet-Lite0 that learns too. All see the same people in the same order, and none has seen a
-truth but "full". They are judged on people of other subjects, with their last weights; so are the
-fits that are in the store at the end, by the truth of the people that were learned from.
+(`regressor.synthetic.detection`: noisy, some missing, some wrong, some on the wrong side). Static
+fits are what `fit-cli fit` makes of those keypoints: "smplify" as SPIN made its own, by Adam from
+the mean pose; "mean" from there by our solver; "lift" from the lifter's estimates, the default.
+Networks are heads on the features of a frozen BlazePose, which are computed once, or, where there
+is a GPU, an EfficientNet-Lite0 that learns too. All see the same people in the same order, and none
+has seen a truth but "full". They are judged on people of other subjects, with their last weights;
+so are the fits that are in the store at the end, by the truth of the people that were learned from.
 
 The cache keeps pictures, fits and the record of each training, so that whoever is stopped goes on.
 """
@@ -44,11 +44,11 @@ from fitting.problem import FitProblem
 from fitting.skeleton import keypoint_set
 from fitting.table import FitsTable, build_truth, read_fits, write_fits
 from regressor.config import TaskConfig, config_from_dict, dump_config
-from regressor.detection import DetectionConfig, detect
 from regressor.feature_cache import FeatureCache
 from regressor.image_task import LABELS, ImageTask
-from regressor.rendered_set import IMAGES, TRUTH_FILE, SetConfig, write_rendered_set
-from regressor.rendering import PictureConfig
+from regressor.synthetic.detection import DetectionConfig, detect
+from regressor.synthetic.rendered_set import IMAGES, TRUTH_FILE, SetConfig, write_rendered_set
+from regressor.synthetic.rendering import PictureConfig
 from regressor.tasks import make_task
 from regressor.training import CONFIG_NAME, train
 

@@ -1,8 +1,8 @@
 """Networks that see a person in keypoints, without a fit: their errors, their size, their training.
 
 Pose2Mesh gives a mesh and no body parameters, so joints are taken from meshes: from each network's
-and from the true one by the same weights (`regressor.mesh_losses.joint_regressor`). They lie some
-millimetres beside the joints of the skeleton, with which the fits are measured.
+and from the true one by the same weights (`regressor.pose2mesh.losses.joint_regressor`). They lie
+some millimetres beside the joints of the skeleton, with which the fits are measured.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fitting.problem import BodyParams, FitProblem
 from fitting.skeleton import keypoint_set
 from regressor.checkpoints import load_checkpoint
 from regressor.lift import LIFTER_FILE, load_lifter
-from regressor.mesh_losses import joint_regressor
-from regressor.pose2mesh import Pose2Mesh, predict
+from regressor.pose2mesh.losses import joint_regressor
+from regressor.pose2mesh.network import Pose2Mesh, predict
 
 _CHUNK = 64  # people at once, so that memory does not grow with them
 

@@ -43,14 +43,14 @@ from regressor.image_networks import ImageRegressor
 from regressor.lift import load_lifter
 from regressor.predict import Predictor, load_predictor
 from regressor.prediction_run import PredictConfig, run_prediction
-from regressor.rendered_set import (
+from regressor.synthetic.rendered_set import (
     IMAGES,
     KEYPOINTS_FILE,
     TRUTH_FILE,
     SetConfig,
     write_rendered_set,
 )
-from regressor.rendering import PictureConfig
+from regressor.synthetic.rendering import PictureConfig
 
 BATCH = 32
 NETWORKS: dict[str, tuple[str, Callable[[int], Head]]] = {

@@ -36,9 +36,9 @@ from regressor.checkpoints import load_checkpoint
 from regressor.config import load_config
 from regressor.image_sources import DataSourceConfig
 from regressor.image_task import ImageConfig
-from regressor.rendered_set import TRUTH_FILE, SetConfig, write_rendered_set
-from regressor.rendering import PictureConfig
-from regressor.synthesis import PoseConfig
+from regressor.synthetic.people import PoseConfig
+from regressor.synthetic.rendered_set import TRUTH_FILE, SetConfig, write_rendered_set
+from regressor.synthetic.rendering import PictureConfig
 from regressor.tasks import make_task
 from regressor.training import BEST_NAME, train
 

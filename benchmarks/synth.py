@@ -27,10 +27,10 @@ from record import RESULTS, describe_run
 from fitting.body import Body
 from fitting.files import write_json
 from regressor import drawing, rendered_batches, rendered_set, rendering
-from regressor.rendered_batches import BatchFolder
-from regressor.rendered_set import SetConfig, write_rendered_set
-from regressor.rendering import BATCH, PictureConfig, PictureStream
-from regressor.synthesis import PeopleStream
+from regressor.synthetic.people import PeopleStream
+from regressor.synthetic.rendered_batches import BatchFolder
+from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+from regressor.synthetic.rendering import BATCH, PictureConfig, PictureStream
 
 # What belongs to a stage: functions by where they are looked up. None of them calls another one,
 # but for the last.

@@ -16,7 +16,7 @@ from .page_file import short
 if TYPE_CHECKING:
     from fitting.table import FitsTable
     from regressor.loop import LoopConfig
-    from regressor.stored_fits import StoredFits
+    from regressor.store.fits import StoredFits
 
 NUM_BINS = 24
 MAX_READ = 200_000  # people whose fits are read; of more, so many that are evenly spread
@@ -80,8 +80,8 @@ class StoreNumbers:
 
 def collect_store(run: Path) -> StoreNumbers | None:
     """The store of a run as it was last saved; None where there is none that can be read."""
-    from regressor.fit_columns import FitColumns
     from regressor.loop import FOLDER
+    from regressor.store.columns import FitColumns
 
     folder = run / FOLDER
     count = _count_people(folder)
@@ -112,7 +112,7 @@ class _Part:
     """What is kept of some people's fits."""
 
     def __init__(self, fits: StoredFits) -> None:
-        from regressor.stored_fits import Origin
+        from regressor.store.fits import Origin
 
         labels = {int(origin): origin.label for origin in Origin}
         known = fits.select(fits.is_known)
@@ -148,7 +148,7 @@ def _round_width(least: float) -> float:
 
 def _count_people(folder: Path) -> int | None:
     """People of all data sets, by the store's manifest; None if it is missing or damaged."""
-    from regressor.fit_identity import MANIFEST
+    from regressor.store.identity import MANIFEST
 
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

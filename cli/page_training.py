@@ -111,7 +111,7 @@ def _headings(album: PageAlbum) -> dict[str, str]:
 
 def _origin_rows(store: StoreNumbers) -> list[dict[str, str]]:
     """Where fits come from, in words, most often first."""
-    from regressor.stored_fits import Origin
+    from regressor.store.fits import Origin
 
     meanings = {
         Origin.STATIC: "from fit-cli fit, before training",

@@ -27,7 +27,7 @@ from .plan import check_output
 from .progress import StageBars
 
 if TYPE_CHECKING:
-    from regressor.rendered_set import SetConfig
+    from regressor.synthetic.rendered_set import SetConfig
 
 
 class _Size(click.ParamType):
@@ -139,9 +139,9 @@ def synth(
     is the same as if it had not been.
     """
     check_beginning(resume=resume, overwrite=overwrite)
-    from regressor.rendered_set import SetConfig, write_rendered_set
-    from regressor.rendering import PictureConfig
-    from regressor.surroundings import find_backgrounds
+    from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+    from regressor.synthetic.rendering import PictureConfig
+    from regressor.synthetic.surroundings import find_backgrounds
 
     photos, problems = ([], []) if backgrounds is None else find_backgrounds(backgrounds)
     pictures = PictureConfig(

@@ -10,7 +10,7 @@ or squared (l2), always a mean over coordinates:
     betas          (beta - beta*)^2
     location       (c - c*)^2 of the weak cameras (s, tx, ty) that put the body at its transl
     vertices       |(v_i - J_0) - (v*_i - J*_0)|
-    normals, edges of the mesh: `mesh_losses`
+    normals, edges of the mesh: `pose2mesh.losses`
     parts          cross entropy of the body part at each pixel
     camera         exp(-10 s)^2, which keeps people before the camera
 
@@ -34,7 +34,7 @@ from fitting.keypoint_body import KeypointBody
 from fitting.robust import geman_mcclure
 
 from .heads import ImageEstimate
-from .mesh_losses import (
+from .pose2mesh.losses import (
     coordinate_loss,
     edge_loss,
     face_edges,

@@ -25,7 +25,7 @@ from fitting.sources import people_in_file
 from fitting.table import FitsTable, read_fits
 
 from .crops import crop_of_keypoints, crop_of_pictures
-from .rendered_set import IMAGES, MASKS, TRUTH_FILE
+from .synthetic.rendered_set import IMAGES, MASKS, TRUTH_FILE
 
 Floats = NDArray[np.floating]
 

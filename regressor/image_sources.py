@@ -39,8 +39,8 @@ from .image_people import (
     read_mask,
     without_params,
 )
-from .rendered_set import TRUTH_FILE
-from .rendering import BATCH, UNSEEN, PictureConfig, PictureStream, RenderedPicture
+from .synthetic.rendered_set import TRUTH_FILE
+from .synthetic.rendering import BATCH, UNSEEN, PictureConfig, PictureStream, RenderedPicture
 
 _LOG = logging.getLogger(__name__)
 _ORDER = 1  # sets the random numbers of the order of people apart from others of a source
@@ -62,7 +62,7 @@ class DataSourceConfig:
             pictures were cut about their person before.
         share: of the people of a batch, relative to those of the other sources.
         split: of the motion-capture subjects whose poses are drawn.
-        occluded, truncated: of drawn pictures, see `rendering.PictureConfig`.
+        occluded, truncated: of drawn pictures, see `synthetic.rendering.PictureConfig`.
     """
 
     kind: Literal["table", "keypoints", "drawn"]

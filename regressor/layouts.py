@@ -57,7 +57,7 @@ LAYOUTS = (
         title="Pose2Mesh",
         container="model_state_dict",
         telltale=("pose_lifter.w1.weight",),
-        loader="regressor.pose2mesh_official:from_official_state",
+        loader="regressor.pose2mesh.official:from_official_state",
     ),
     Layout(
         title="SPIN",

@@ -19,7 +19,7 @@ from .config import TrainingConfig
 from .crop_view import look_at_people
 from .lifter import Lifted, Lifter, LifterNetworkConfig, as_body_points, view_features
 from .lifter_losses import joints_of, lifter_losses, rotation_error
-from .synthesis import PeopleStream, StreamConfig, SyntheticPeople, validation_config
+from .synthetic.people import PeopleStream, StreamConfig, SyntheticPeople, validation_config
 from .task import Batch
 
 

@@ -40,15 +40,15 @@ from priors.gmm import MaxMixturePrior, load_pose_prior
 
 from .augmentation import Turns
 from .distributed import Group
-from .fit_frames import turn_fits, turn_params
-from .fit_identity import DatasetIdentity, StoreIdentity, hash_fit_inputs
-from .fit_store import FitStore, create_store, open_store
-from .fit_tables import export_fits
 from .heads import ImageEstimate
 from .image_losses import where_people
 from .image_people import ImagePeople
 from .lift import LIFTER_FILE, load_lifter
-from .stored_fits import Origin, Rows, Rule, StoredFits
+from .store.fit_store import FitStore, create_store, open_store
+from .store.fits import Origin, Rows, Rule, StoredFits
+from .store.frames import turn_fits, turn_params
+from .store.identity import DatasetIdentity, StoreIdentity, hash_fit_inputs
+from .store.tables import export_fits
 from .task import Batch
 
 FOLDER = "fits"  # of a run

@@ -102,7 +102,7 @@ class Snapshot:
         joint_std_mm: (K, 24) of the fit.
         cost: (K,) of the fit.
         error_px: (K,) of the fit.
-        origin: K words, see `stored_fits.Origin`.
+        origin: K words, see `store.fits.Origin`.
         epoch: K, in which the fit was made.
     """
 

@@ -34,7 +34,7 @@ from .snapshot_files import (
     write_people,
     write_snapshot,
 )
-from .stored_fits import Origin, Rows, StoredFits
+from .store.fits import Origin, Rows, StoredFits
 from .task import Batch
 
 SHOWN = 8  # people of either kind

@@ -34,7 +34,7 @@ class TaskEntry:
 TASKS = {
     "lifter": TaskEntry(module="regressor.lifter_task", config="LifterConfig"),
     "image": TaskEntry(module="regressor.image_task", config="ImageConfig"),
-    "pose2mesh": TaskEntry(module="regressor.pose2mesh_task", config="Pose2MeshConfig"),
+    "pose2mesh": TaskEntry(module="regressor.pose2mesh.task", config="Pose2MeshConfig"),
 }
 
 

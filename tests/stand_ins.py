@@ -21,8 +21,8 @@ from fitting.run_config import RunConfig
 from fitting.table import read_fits
 from priors.mocap import load_mocap
 from regressor.encoders import make_encoder
-from regressor.rendered_set import SetConfig, write_rendered_set
-from regressor.rendering import PictureConfig
+from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+from regressor.synthetic.rendering import PictureConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 _COUNT = 2  # drawn pictures of one person each

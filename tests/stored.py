@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fitting.files import write_json
 from regressor.distributed import Group
-from regressor.fit_identity import DatasetIdentity, StoreIdentity
-from regressor.fit_store import ALONE, FitStore, create_store, open_store
-from regressor.stored_fits import Origin, StoredFits
+from regressor.store.fit_store import ALONE, FitStore, create_store, open_store
+from regressor.store.fits import Origin, StoredFits
+from regressor.store.identity import DatasetIdentity, StoreIdentity
 
 IDENTITY = StoreIdentity(
     body_sha256="b" * 64,

@@ -21,7 +21,7 @@ from fitting.problem import PARAMETERS, BodyParams
 from regressor.checkpoints import Checkpoint, save_checkpoint
 from regressor.config import TrainingConfig, config_to_dict
 from regressor.lift import LIFTER_FILE
-from regressor.pose2mesh_task import Pose2MeshConfig, Pose2MeshNetworkConfig, make_network
+from regressor.pose2mesh.task import Pose2MeshConfig, Pose2MeshNetworkConfig, make_network
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -60,7 +60,7 @@ SMALLER_TASK = {
     "lifter": ["network.width=16"],
     "pose2mesh": ["network.pose_width=16"],
 }
-JUDGED_BY = ("lifter_task", "pose2mesh_task")  # of `regressor`: these have people of their own
+JUDGED_BY = ("lifter_task", "pose2mesh.task")  # of `regressor`: these have people of their own
 
 
 class Block(NamedTuple):

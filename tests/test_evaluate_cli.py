@@ -88,8 +88,8 @@ def test_every_number_is_described(fit_cli, folder):
 @pytest.fixture
 def masks(folder):
     """A set of drawn people beside fits that are the truth, but for one who has none."""
-    from regressor.rendered_set import SetConfig, write_rendered_set
-    from regressor.rendering import PictureConfig
+    from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+    from regressor.synthetic.rendering import PictureConfig
 
     pictures = PictureConfig(size=(64, 64), occluded=0, looseness=0)
     write_rendered_set(folder / "PEOPLE", SetConfig(count=3, pictures=pictures, jobs=1))

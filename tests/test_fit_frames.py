@@ -24,8 +24,8 @@ from regressor.augmentation import (
     swap_sides,
     turn_poses,
 )
-from regressor.fit_frames import turn_fits
-from regressor.stored_fits import Origin
+from regressor.store.fits import Origin
+from regressor.store.frames import turn_fits
 
 B = 8
 

@@ -18,10 +18,10 @@ from stored import IDENTITY, content, digest, offers, random_fits
 
 from fitting.files import InputError, OutputError
 from fitting.problem import BodyParams, FitResult, Status
-from regressor.fit_identity import DatasetIdentity, StoreIdentity, hash_fit_inputs
-from regressor.fit_journal import Segment
-from regressor.fit_store import create_store, open_store
-from regressor.stored_fits import COLUMNS, Origin, StoredFits
+from regressor.store.fit_store import create_store, open_store
+from regressor.store.fits import COLUMNS, Origin, StoredFits
+from regressor.store.identity import DatasetIdentity, StoreIdentity, hash_fit_inputs
+from regressor.store.journal import Segment
 
 PEOPLE = replace(IDENTITY, datasets=(DatasetIdentity(name="p", num_rows=30, sha256="3" * 64),))
 

@@ -12,10 +12,10 @@ from stored import digest, random_fits
 from fitting.files import InputError
 from fitting.people import People
 from fitting.table import build_fits, read_fits, write_fits
-from regressor.fit_identity import DatasetIdentity, StoreIdentity
-from regressor.fit_store import create_store
-from regressor.fit_tables import export_fits, fits_of_table
-from regressor.stored_fits import Origin
+from regressor.store.fit_store import create_store
+from regressor.store.fits import Origin
+from regressor.store.identity import DatasetIdentity, StoreIdentity
+from regressor.store.tables import export_fits, fits_of_table
 
 N = 12
 

@@ -27,7 +27,7 @@ from regressor.lifter_losses import (
     rotation_nll,
 )
 from regressor.lifter_task import LifterConfig, LifterTask, make_batch
-from regressor.synthesis import PeopleStream, StreamConfig
+from regressor.synthetic.people import PeopleStream, StreamConfig
 
 SMALL = LifterNetworkConfig(width=32, blocks=1)
 

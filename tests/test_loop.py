@@ -21,13 +21,13 @@ from fitting.table import read_fits
 from regressor.checkpoints import read_checkpoint
 from regressor.config import config_from_dict, load_config
 from regressor.distributed import Group
-from regressor.fit_store import open_store
 from regressor.heads import ImageEstimate
 from regressor.image_losses import image_losses
 from regressor.image_task import LABELS
 from regressor.loop import FOLDER
 from regressor.run_log import read_metrics
-from regressor.stored_fits import Origin
+from regressor.store.fit_store import open_store
+from regressor.store.fits import Origin
 from regressor.tasks import make_task
 from regressor.training import train
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from fitting.images import write_image
 from fitting.table import read_fits
 
 
@@ -69,3 +70,39 @@ def test_cost_is_measured(benchmark, tmp_path):
     found = json.loads((tmp_path / "loop.json").read_text())
     assert set(found["share_added"]) == {"lm", "adam"}
     assert found["seconds_added"]["adam"] > found["seconds_added"]["lm"]
+
+
+def test_gains_on_photographs_are_measured(benchmark, tmp_path, monkeypatch):
+    module = benchmark("loop_photos")
+    names = [variant.name for variant in module.variants()]
+    assert names[:2] == ["keypoints", "adversarial_1"]
+    chosen = [v for v in module.variants() if v.name in ("adversarial_0.1", "loop_lift")]
+    monkeypatch.setattr(module, "variants", lambda: chosen)
+    write_photographs(tmp_path / "photographs", module.LSP, count=20)
+    settings = ["--steps", 2, "--batch-size", 2, "--seeds", 1]
+    folders = ["--photographs", tmp_path / "photographs", "--cache", tmp_path / "cache"]
+    run(module, *folders, *settings, "--output", tmp_path / "photos.json")
+    found = json.loads((tmp_path / "photos.json").read_text())
+    assert (found["learned_from"], found["held_out"]) == (18, 2)
+    assert found["static_fits"]["pck_02"] > 0.9
+    assert [record["variant"] for record in found["runs"]] == ["adversarial_0.1", "loop_lift"]
+    assert found["runs"][1]["fits"]["pck_02"] > 0.9
+    assert (tmp_path / "cache/runs/loop_lift-0.png").exists()
+
+
+def write_photographs(folder, keypoints, count):
+    """Pictures of noise in which somebody stands, with their joints, as LSP-extended's are."""
+    names = keypoints.names
+    heights = {"ankle": 210, "knee": 165, "hip": 115, "wrist": 120, "elbow": 90, "shoulder": 60}
+    at = np.full((len(names), 3), 1.0)
+    for i, name in enumerate(names):
+        side, _, part = name.partition("_")
+        beside = {"right": -20, "left": 20}.get(side, 0)
+        at[i, :2] = 128 + beside, heights.get(part, 50 if name == "neck" else 25)
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    images = [f"im{i:05}.png" for i in range(count)]
+    for image in images:
+        write_image(folder / "images" / image, rng.integers(0, 255, (256, 256, 3), dtype=np.uint8))
+    moved = at + rng.normal(size=(count, len(names), 3)) * [3, 3, 0]
+    np.savez(folder / "keypoints.npz", imgname=images, keypoints_2d=moved, joint_names=names)

@@ -10,8 +10,8 @@ import trimesh
 from numpy.polynomial import chebyshev
 from scipy import sparse
 
-from regressor.chebyshev import SparseProduct, chebyshev_conv
-from regressor.mesh_graph import (
+from regressor.pose2mesh.chebyshev import SparseProduct, chebyshev_conv
+from regressor.pose2mesh.mesh_graph import (
     MeshGraph,
     adjacency,
     binary_tree_graph,

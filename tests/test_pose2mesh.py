@@ -26,8 +26,8 @@ from priors.mocap import load_mocap
 from regressor.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from regressor.config import config_to_dict, load_config
 from regressor.curves import CurveRecorder, draw_curves
-from regressor.mesh_graph import build_mesh_graph
-from regressor.mesh_losses import (
+from regressor.optimizers import make_optimizer
+from regressor.pose2mesh.losses import (
     coordinate_loss,
     edge_loss,
     face_edges,
@@ -35,9 +35,9 @@ from regressor.mesh_losses import (
     joints_of_meshes,
     normal_loss,
 )
-from regressor.mesh_net import PUBLISHED_CHANNELS, MeshNet
-from regressor.optimizers import make_optimizer
-from regressor.pose2mesh import (
+from regressor.pose2mesh.mesh_graph import build_mesh_graph
+from regressor.pose2mesh.mesh_net import PUBLISHED_CHANNELS, MeshNet
+from regressor.pose2mesh.network import (
     COCO19,
     MeshEstimate,
     Pose2Mesh,
@@ -47,9 +47,9 @@ from regressor.pose2mesh import (
     see_people,
     skeleton_graph,
 )
-from regressor.pose2mesh_official import from_official_state
-from regressor.pose2mesh_task import Pose2MeshTask
-from regressor.pose_net import PoseNet
+from regressor.pose2mesh.official import from_official_state
+from regressor.pose2mesh.pose_net import PoseNet
+from regressor.pose2mesh.task import Pose2MeshTask
 from tests.bodies import synthetic_arrays, write_body
 from tests.test_mesh_graph import padded
 

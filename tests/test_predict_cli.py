@@ -16,8 +16,8 @@ from fitting.body import load_body
 from fitting.map_fit import LmConfig, Stage
 from fitting.offline import SOLVERS
 from fitting.table import read_fits
-from regressor.rendered_set import SetConfig, write_rendered_set
-from regressor.rendering import PictureConfig
+from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+from regressor.synthetic.rendering import PictureConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "regressors.md"
 KEYPOINTS = ("--keypoints", "PEOPLE/person_keypoints.json")

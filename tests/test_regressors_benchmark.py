@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from fitting.files import InputError
-from regressor.rendered_set import SetConfig
-from regressor.rendering import PictureConfig
+from regressor.synthetic.rendered_set import SetConfig
+from regressor.synthetic.rendering import PictureConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,11 +15,11 @@ from fitting.problem import BodyParams
 from fitting.rasterizer import Light, vertex_normals
 from fitting.skeleton import SMPL_PARENTS, joint_index
 from priors.mocap import load_mocap
-from regressor.drawing import NOBODY, Surface, draw_surfaces
-from regressor.rendering import HIDDEN, UNSEEN, VISIBLE, PictureConfig, PictureStream
-from regressor.surroundings import cut_photo, draw_surroundings
-from regressor.synthesis import CameraConfig
-from regressor.wardrobe import HAIR, SHOES, TOP, RestBody, draw_outfit
+from regressor.synthetic.drawing import NOBODY, Surface, draw_surfaces
+from regressor.synthetic.people import CameraConfig
+from regressor.synthetic.rendering import HIDDEN, UNSEEN, VISIBLE, PictureConfig, PictureStream
+from regressor.synthetic.surroundings import cut_photo, draw_surroundings
+from regressor.synthetic.wardrobe import HAIR, SHOES, TOP, RestBody, draw_outfit
 
 K = np.array([[300.0, 0, 40.3], [0, 330.0, 33.2], [0, 0, 1]])
 SIZE = (90, 70)

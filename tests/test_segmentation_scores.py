@@ -227,8 +227,8 @@ def test_pictures_without_names_have_no_masks(body, tmp_path):
 
 def test_the_truth_of_drawn_people_scores_nearly_one(body, tmp_path):
     """Without clothes that stand off and nothing in front; skirts stand off all the same."""
-    from regressor.rendered_set import SetConfig, write_rendered_set
-    from regressor.rendering import PictureConfig
+    from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+    from regressor.synthetic.rendering import PictureConfig
 
     pictures = PictureConfig(size=(96, 96), split="test", occluded=0, looseness=0)
     write_rendered_set(tmp_path / "set", SetConfig(count=6, pictures=pictures, jobs=1))

@@ -19,8 +19,8 @@ from fitting.table import read_fits
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Four pictures of up to two people."""
-    from regressor.rendered_set import SetConfig, write_rendered_set
-    from regressor.rendering import PictureConfig
+    from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+    from regressor.synthetic.rendering import PictureConfig
 
     folder = tmp_path_factory.mktemp("synth") / "set"
     pictures = PictureConfig(size=(160, 120), crop=False, people=2)
@@ -65,8 +65,8 @@ class KilledError(BaseException):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     """Digests of a run that was never killed."""
-    from regressor.rendered_set import SetConfig, write_rendered_set
-    from regressor.rendering import PictureConfig
+    from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+    from regressor.synthetic.rendering import PictureConfig
 
     folder = tmp_path_factory.mktemp("unbroken") / "set"
     config = SetConfig(count=40, pictures=PictureConfig(size=(32, 32)), jobs=1)

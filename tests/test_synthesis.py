@@ -14,8 +14,8 @@ from fitting.camera import project_points
 from fitting.keypoints import map_keypoints
 from fitting.skeleton import BODY_POINTS, KEYPOINT_SETS, keypoint_set
 from priors.mocap import load_mocap, split_of
-from regressor.detection import DetectionConfig, detect
-from regressor.synthesis import CameraConfig, PeopleStream, PoseConfig, StreamConfig
+from regressor.synthetic.detection import DetectionConfig, detect
+from regressor.synthetic.people import CameraConfig, PeopleStream, PoseConfig, StreamConfig
 
 CLEAN = DetectionConfig(exact=1, missing=0, wrong=0, cut=0, swapped=0)
 AS_RECORDED = PoseConfig(composed=0, jittered=0)

@@ -15,9 +15,9 @@ from toy_task import ENTRY
 
 from regressor import load_checkpoint
 from regressor.checkpoints import read_checkpoint
-from regressor.rendered_set import SetConfig, write_rendered_set
-from regressor.rendering import PictureConfig
 from regressor.run_log import read_metrics
+from regressor.synthetic.rendered_set import SetConfig, write_rendered_set
+from regressor.synthetic.rendering import PictureConfig
 from regressor.tasks import TASKS
 
 CONFIG = """\

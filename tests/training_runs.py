@@ -11,13 +11,13 @@ from PIL import Image
 
 from fitting.files import write_json
 from fitting.table import PARAMETERS, build_fits, write_fits
-from regressor.fit_identity import DatasetIdentity, StoreIdentity
-from regressor.fit_store import create_store
 from regressor.image_task import COUNTS, LABELS
 from regressor.loop import FOLDER
 from regressor.run_log import METRICS_NAME, TIMES_NAME
 from regressor.snapshot_files import HELD_OUT, LEARNED_FROM, write_people, write_snapshot
-from regressor.stored_fits import Origin, StoredFits
+from regressor.store.fit_store import create_store
+from regressor.store.fits import Origin, StoredFits
+from regressor.store.identity import DatasetIdentity, StoreIdentity
 from tests.fits import fit_columns
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>.jpg"

@@ -25,7 +25,7 @@ from fitting.images import write_image
 from fitting.rasterizer import Light, render_mesh, vertex_normals
 from fitting.skeleton import keypoint_set
 from fitting.table import build_truth, write_fits
-from regressor.wardrobe import RestBody, is_hair, paint_face
+from regressor.synthetic.wardrobe import RestBody, is_hair, paint_face
 
 FloatArray = NDArray[np.floating]
 Rgb = tuple[float, float, float]

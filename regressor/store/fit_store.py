@@ -21,12 +21,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from fitting.files import InputError, OutputError, prepare_output
 
-from .distributed import Group
-from .fit_columns import FitColumns
-from .fit_identity import MANIFEST, StoreIdentity, check_identity, write_identity
-from .fit_journal import BEFORE, Journal, Segment
-from .fit_overlay import FitOverlay
-from .stored_fits import Origin, Rows, StoredFits, best_of_rows
+from ..distributed import Group
+from .columns import FitColumns
+from .fits import Origin, Rows, StoredFits, best_of_rows
+from .identity import MANIFEST, StoreIdentity, check_identity, write_identity
+from .journal import BEFORE, Journal, Segment
+from .overlay import FitOverlay
 
 ALONE = Group()
 _KEPT_IN_MEMORY = 100_000  # people, while a store is being filled: some 40 MB
@@ -47,7 +47,7 @@ def create_store(
     Args:
         folder: of the store alone.
         identity: what it is for.
-        contents: data set, rows and fits to begin with, such as `fit_tables.fits_of_table` gives;
+        contents: data set, rows and fits to begin with, such as `tables.fits_of_table` gives;
             the better of two fits of a person stays.
         overwrite: replace what `folder` holds.
 
@@ -137,7 +137,7 @@ class FitStore:
         Args:
             dataset: name.
             rows: (B,) of the data set.
-            fits: B, in the cameras of the pictures as they are (`fit_frames`).
+            fits: B, in the cameras of the pictures as they are (`frames`).
 
         Returns:
             (B,) which are kept.

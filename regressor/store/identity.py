@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fitting.files import InputError, write_json
 
-from .stored_fits import Rule
+from .fits import Rule
 
 FORMAT, VERSION = "bodyloop fit store", 1
 MANIFEST = "manifest.json"

@@ -33,8 +33,8 @@ from fitting.body import Body
 from fitting.problem import PARAMETERS, BodyParams
 from fitting.skeleton import SMPL_JOINTS, flip_permutation
 
-from .augmentation import Turns, roll_matrices, swap_sides, turn_points
-from .stored_fits import StoredFits
+from ..augmentation import Turns, roll_matrices, swap_sides, turn_points
+from .fits import StoredFits
 
 _FLIP_JOINTS = flip_permutation(SMPL_JOINTS)
 _MIRRORED = (1.0, -1.0, -1.0)  # what mirroring makes of a rotation vector

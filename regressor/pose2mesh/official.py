@@ -11,7 +11,7 @@ from fitting.skeleton import KEYPOINT_SETS
 
 from .mesh_graph import MeshGraph, SparseArray
 from .mesh_net import MeshNet
-from .pose2mesh import COCO19, Pose2Mesh
+from .network import COCO19, Pose2Mesh
 from .pose_net import PoseNet
 
 # Sets of 17 and 24 joints are in the order of the published checkpoints, too.

@@ -18,7 +18,7 @@ from fitting.run import people_columns
 from fitting.table import PARAMETERS, FitsTable, build_fits
 
 from .fit_store import FitStore
-from .stored_fits import Origin, Rows, StoredFits
+from .fits import Origin, Rows, StoredFits
 
 BEST_KNOWN, NO_FIT = "best_known", "no_fit"  # statuses in exported tables
 _SAME_CAMERA = 1e-4  # relative

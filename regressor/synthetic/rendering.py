@@ -1,6 +1,6 @@
 """Pictures of people whose truth is known, drawn as they are needed.
 
-People, poses and cameras are those of `synthesis.PeopleStream`; clothes, light, surroundings and
+People, poses and cameras are those of `people.PeopleStream`; clothes, light, surroundings and
 things in front are random. A batch is a pure function of seed and number, as in that stream.
 """
 
@@ -29,8 +29,8 @@ from priors.mocap import MocapPoses
 
 from .detection import DetectionConfig
 from .drawing import NOBODY, Floats, Ints, Layer, Surface, draw_surfaces
+from .people import CameraConfig, PeopleStream, PoseConfig, StreamConfig, SyntheticPeople
 from .surroundings import cut_photo, dim, draw_surroundings
-from .synthesis import CameraConfig, PeopleStream, PoseConfig, StreamConfig, SyntheticPeople
 from .wardrobe import BOTTOM, Outfit, RestBody, draw_outfit, draw_pattern
 
 BATCH = 32  # pictures posed together

@@ -18,10 +18,12 @@ from fitting.metrics import pa_mpjpe, point_errors_mm
 from fitting.skeleton import KeypointSet, keypoint_set
 from priors.mocap import MocapPoses, load_mocap
 
-from .checkpoints import load_checkpoint
-from .config import TrainingConfig
-from .curves import CurveRecorder
-from .mesh_losses import (
+from ..checkpoints import load_checkpoint
+from ..config import TrainingConfig
+from ..curves import CurveRecorder
+from ..synthetic.people import PeopleStream, StreamConfig, SyntheticPeople, validation_config
+from ..task import Batch
+from .losses import (
     coordinate_loss,
     edge_loss,
     face_edges,
@@ -30,7 +32,7 @@ from .mesh_losses import (
     normal_loss,
 )
 from .mesh_net import PUBLISHED_CHANNELS
-from .pose2mesh import (
+from .network import (
     COCO19,
     MeshEstimate,
     Pose2Mesh,
@@ -38,8 +40,6 @@ from .pose2mesh import (
     see_people,
 )
 from .pose_net import PoseNet
-from .synthesis import PeopleStream, StreamConfig, SyntheticPeople, validation_config
-from .task import Batch
 
 _MM_PER_METRE = 1000.0
 _VALIDATION_PEOPLE = 512
@@ -80,7 +80,7 @@ class Pose2MeshNetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Pose2MeshLossConfig:
-    """Weights of the losses (`mesh_losses`), which are in metres; the published ones.
+    """Weights of the losses (`losses`), which are in metres; the published ones.
 
     Attributes:
         pose: of the lifted joints.

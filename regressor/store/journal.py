@@ -20,7 +20,7 @@ import numpy as np
 
 from fitting.files import InputError, write_atomically, write_json
 
-from .stored_fits import COLUMNS, Rows, Rule, StoredFits, best_of_rows
+from .fits import COLUMNS, Rows, Rule, StoredFits, best_of_rows
 
 BEFORE = -1  # step of a store that was never saved
 _FOLDER = "journal"

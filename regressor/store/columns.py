@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from fitting.files import OutputError
 
-from .stored_fits import COLUMNS, Column, Rows, StoredFits
+from .fits import COLUMNS, Column, Rows, StoredFits
 
 _SCANNED = 1 << 20  # people looked at at once when all are
 
 
 class FitColumns:
-    """A file per column of `stored_fits.COLUMNS`, a row per person.
+    """A file per column of `fits.COLUMNS`, a row per person.
 
     Reading is one fancy indexing of a memory map per column. Writing does not go through the maps:
     where the disk is full, a store into a map of a sparse file kills the process (SIGBUS), while a

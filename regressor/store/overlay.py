@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .stored_fits import COLUMNS, Rows, StoredFits
+from .fits import COLUMNS, Rows, StoredFits
 
 _LEAST = 1024  # people there is room for at first
 

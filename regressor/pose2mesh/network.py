@@ -6,7 +6,7 @@ joints on the graph of the skeleton, spreads them over a coarse mesh by one line
 refines that level by level up to the body's own mesh.
 
 Parameters have the names and shapes of the authors' published checkpoints. What those files lack is
-the mesh graph: `pose2mesh_official` says what follows from that.
+the mesh graph: `official` says what follows from that.
 
 Units: keypoints go in as `normalise_pose` makes them; lifted joints come out in millimetres (as
 published), vertices in metres, both relative to the pelvis, along the camera's axes.
@@ -24,7 +24,7 @@ from fitting.body import Body
 from fitting.problem import FitProblem
 from fitting.skeleton import KEYPOINT_SETS, KeypointSet, convert_keypoints
 
-from .crop_view import look_at_people
+from ..crop_view import look_at_people
 from .mesh_graph import SparseArray, adjacency, build_mesh_graph, scaled_laplacian
 from .mesh_net import Channels, MeshNet
 from .pose_net import PoseNet
