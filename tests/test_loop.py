@@ -261,9 +261,10 @@ def test_costs_do_not_depend_on_where_fits_began(make_config, tmp_path):
     assert mpjpe(moved[:, None, :3], params.numpy()[:, None, :3]).max() < 1e-3
 
 
-def test_cached_features_are_those_of_the_pictures(make_config):
+@pytest.mark.parametrize("part", [True, "early"])
+def test_cached_features_are_those_of_the_pictures(part, make_config):
     """Of mirrored people, too."""
-    frozen = {"encoder": "blazepose", "pretrained": "blazepose", "frozen": True}
+    frozen = {"encoder": "blazepose", "pretrained": "blazepose", "frozen": part}
     settings = {
         "network": {**frozen, "mean": "prior"},
         "data": {"crop_size": 256},
@@ -274,7 +275,7 @@ def test_cached_features_are_those_of_the_pictures(make_config):
     for number in range(2):
         batch, other = cached.batch(number), plain.batch(number)
         assert "images" not in batch
-        features = plain.network.encoder.eval()(other["images"])
+        features = plain.network.eval().encode(other["images"])
         torch.testing.assert_close(batch["features"], features, atol=2e-3, rtol=2e-3)
         torch.testing.assert_close(batch["keypoints_2d"], other["keypoints_2d"])
     assert other["flip"].any()

@@ -25,14 +25,25 @@ class Encoder(nn.Module):
         classifier: prefixes of the names that only the file of a classifier or of another task
             has: they are left out when pretrained weights are loaded.
         added: prefixes of the names that such a file may lack: those keep their first values.
+        late_layers: names of the modules that `late` consists of, where an encoder is made of two
+            parts, of which the last may learn while the first stays as it is.
     """
 
     channels: int
     classifier: ClassVar[tuple[str, ...]] = ("fc.",)
     added: ClassVar[tuple[str, ...]] = ()
+    late_layers: ClassVar[tuple[str, ...]] = ()
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w)."""
+        return self.late(self.early(images))
+
+    def early(self, images: Tensor) -> Tensor:
+        """The first part: (B, 3, H, W) -> what `late` takes, (B, C', h', w')."""
+        raise NotImplementedError
+
+    def late(self, x: Tensor) -> Tensor:
+        """The last part: (B, C', h', w') -> (B, C, h, w)."""
         raise NotImplementedError
 
 

@@ -54,6 +54,7 @@ _BLOCKS = (
     _Block(864, 5, 1, 144),
     _Block(864, 5, 1, 144),
 )
+_NUM_EARLY = 11  # blocks, down to 1/32 of the size; those after them cost a tenth of all
 _TAIL = (4, 5)  # residual blocks at 1/64 and at 1/128 of the size
 
 
@@ -92,6 +93,7 @@ class BlazePose(Encoder):
     """Down to 1/256 of the size; 1152 channels. Crops must be multiples of 256 pixels wide."""
 
     channels = _LAST * _CELL**2
+    late_layers = (*(f"blocks.{i}" for i in range(_NUM_EARLY, len(_BLOCKS))), "neck", "tail")
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,8 +120,8 @@ class BlazePose(Encoder):
         self.tail = nn.Sequential(*[ResidualBlock(_LAST, stride) for stride in strides])
         initialise(self)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 1152, H / 256, W / 256); ValueError where that is no whole number."""
+    def early(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 144, H / 32, W / 32); ValueError where H / 256 is no whole number."""
         if images.shape[2] % _STRIDE or images.shape[3] % _STRIDE:
             raise ValueError(
                 f"blazepose takes crops of {_STRIDE} pixels, or multiples, got "
@@ -127,7 +129,11 @@ class BlazePose(Encoder):
             )
         x = _relu6(self.stem(self.normalise(images)))
         x = self.stem_project(_relu6(self.stem_depthwise(x)))
-        x = self.tail(self.neck(self.blocks(x)))
+        return self.blocks[:_NUM_EARLY](x)
+
+    def late(self, x: Tensor) -> Tensor:
+        """(B, 144, H / 32, W / 32) -> (B, 1152, H / 256, W / 256)."""
+        x = self.tail(self.neck(self.blocks[_NUM_EARLY:](x)))
         return nn.functional.pixel_unshuffle(x, _CELL)
 
 

@@ -86,6 +86,8 @@ def make_layer(
 class ResNet(Encoder):
     """Down to 1/32 of the size; 512 channels of basic blocks, 2048 of bottlenecks."""
 
+    late_layers = ("layer4",)
+
     def __init__(
         self, block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, int, int, int]
     ) -> None:
@@ -101,10 +103,14 @@ class ResNet(Encoder):
         self.channels = 512 * e
         initialise(self)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 512 or 2048, H / 32, W / 32)."""
+    def early(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 256 or 1024, H / 16, W / 16)."""
         x = self.maxpool(self.bn1(self.conv1(images)).relu_())
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.layer3(self.layer2(self.layer1(x)))
+
+    def late(self, x: Tensor) -> Tensor:
+        """(B, 256 or 1024, H / 16, W / 16) -> (B, 512 or 2048, H / 32, W / 32)."""
+        return self.layer4(x)
 
 
 def make_resnet(depth: int) -> ResNet:
