@@ -157,13 +157,13 @@ class Pictures:
         network: settings of the encoder.
         crop_size: pixels.
         augmentation: settings.
-        lr: rate of learning.
+        optimizer: its settings.
     """
 
     network: dict[str, Any]
     crop_size: int
     augmentation: dict[str, Any]
-    lr: float
+    optimizer: dict[str, Any]
 
 
 ENCODERS = {
@@ -171,13 +171,19 @@ ENCODERS = {
         network={"encoder": "blazepose", "pretrained": "blazepose", "frozen": True},
         crop_size=256,
         augmentation={"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
-        lr=1e-3,
+        optimizer={"lr": 1e-3},
+    ),
+    "tuned": Pictures(
+        network={"encoder": "blazepose", "pretrained": "blazepose", "frozen": "early"},
+        crop_size=256,
+        augmentation={"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
+        optimizer={"lr": 1e-3, "factors": {"encoder": 0.1}},
     ),
     "learned": Pictures(
         network={"encoder": "efficientnet_lite0", "pretrained": "imagenet"},
         crop_size=128,
         augmentation={"scale": [0.85, 1.15], "scale_std": None, "color": 0.2},
-        lr=5e-4,
+        optimizer={"lr": 5e-4},
     ),
 }
 
@@ -318,7 +324,7 @@ class Study:
             "training": {
                 "steps": self.steps,
                 "batch_size": self.batch_size,
-                "optimizer": {"name": "adamw", "lr": self.pictures.lr, "weight_decay": 0.05},
+                "optimizer": {"name": "adamw", "weight_decay": 0.05, **self.pictures.optimizer},
                 "schedule": {"name": "cosine", "warmup_steps": self.steps // 20},
                 "clip_norm": 1.0,
                 "evaluate_every": every,

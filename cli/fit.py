@@ -146,8 +146,10 @@ def fit(
 
 
 def _fit_at_once(config: RunConfig, *, quiet: bool, **makers: Any) -> RunSummary:
+    from fitting.allocator import keep_freed_memory
     from fitting.run import run
 
+    keep_freed_memory()
     with StageBars(hidden=quiet) as bars:
         return run(config, bars.update, **makers)
 

@@ -2,8 +2,8 @@
 
 PyTorch takes the tensors of a CPU from the C library. GNU's gives large ones back to the system as
 soon as they are freed, and the system clears every page anew when the next one is asked for: of a
-training step of ResNet-50 that may be a third of the time. PyTorch's tuning guide advises another
-library for that reason; a setting of this one does as well.
+training step of ResNet-50, or of fits by Adam, that may be a third of the time. PyTorch's tuning
+guide advises another library for that reason; a setting of this one does as well.
 """
 
 from __future__ import annotations

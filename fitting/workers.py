@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
 
+from .allocator import keep_freed_memory
 from .files import InputError
 
 Task = TypeVar("Task")
@@ -126,7 +127,8 @@ def _map_on_cores(
 
 
 def _begin_worker(parent: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the one that began this one decides."""
+    """Keep freed memory; let the process that began this one decide what Ctrl-C means."""
+    keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

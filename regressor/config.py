@@ -46,12 +46,17 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     momentum: float = 0.0  # of sgd and rmsprop
     betas: tuple[float, float] = (0.9, 0.999)  # of adam and adamw
+    factors: dict[str, float] = field(default_factory=dict)  # on lr, by how parameters' names begin
 
     def __post_init__(self) -> None:
         _check(0 < self.lr < float("inf"), f"lr must be above 0, got {self.lr}")
         _check(self.weight_decay >= 0, f"weight_decay must be 0 or more, got {self.weight_decay}")
         _check(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
         _check(all(0 <= b < 1 for b in self.betas), f"betas must be in [0, 1), got {self.betas}")
+        _check(
+            all(0 < f < float("inf") for f in self.factors.values()),
+            f"factors must be above 0, got {self.factors}",
+        )
         _check_unused(self, "name", momentum=("sgd", "rmsprop"), betas=("adam", "adamw"))
 
 

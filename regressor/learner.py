@@ -57,8 +57,9 @@ class Learner:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the last update."""
-        return self._optimizer.param_groups[0]["lr"]
+        """Learning rate of the last update, of parameters without a factor."""
+        group = self._optimizer.param_groups[0]
+        return group["lr"] / group["factor"]
 
     @property
     def batches_per_step(self) -> int:
@@ -77,8 +78,8 @@ class Learner:
         """
         return (step * self._config.accumulate + k) * self._group.size + self._group.rank
 
-    def _trained(self) -> Iterator[nn.Parameter]:
-        return (p for p in self.network.parameters() if p.requires_grad)
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((n, p) for n, p in self.network.named_parameters() if p.requires_grad)
 
     def update(self, batches: Iterator[Batch]) -> None:
         """One update of the weights, from the next batches; reads nothing back from the device."""
@@ -91,7 +92,7 @@ class Learner:
         self._backward(next(batches), self._number(self.step, accumulate - 1))
         if config.clip_norm is not None:
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._trained(), config.clip_norm)
+            nn.utils.clip_grad_norm_([p for _, p in self._trained()], config.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()

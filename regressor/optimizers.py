@@ -14,16 +14,44 @@ from torch.optim import Optimizer
 from .config import OptimizerConfig, ScheduleConfig
 
 
-def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """The optimiser of `torch.optim` that the config describes."""
+def make_optimizer(
+    config: OptimizerConfig, parameters: Iterable[tuple[str, nn.Parameter]]
+) -> Optimizer:
+    """The optimiser of `torch.optim` that the config describes.
+
+    Args:
+        config: where several of its `factors` are of one parameter, that of the longest name holds.
+        parameters: with their names.
+
+    Raises:
+        ValueError: no parameter has a name that begins as a factor's.
+    """
+    groups = _grouped(config, parameters)
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.name == "adam":
-        return torch.optim.Adam(parameters, betas=config.betas, **common)
+        return torch.optim.Adam(groups, betas=config.betas, **common)
     if config.name == "adamw":
-        return torch.optim.AdamW(parameters, betas=config.betas, **common)
+        return torch.optim.AdamW(groups, betas=config.betas, **common)
     if config.name == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum, **common)
-    return torch.optim.RMSprop(parameters, momentum=config.momentum, **common)
+        return torch.optim.SGD(groups, momentum=config.momentum, **common)
+    return torch.optim.RMSprop(groups, momentum=config.momentum, **common)
+
+
+def _grouped(
+    config: OptimizerConfig, parameters: Iterable[tuple[str, nn.Parameter]]
+) -> list[dict[str, Any]]:
+    """Groups of parameters with a factor on the learning rate each, for `set_learning_rate`."""
+    groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *config.factors)}
+    for name, parameter in parameters:
+        groups[max((p for p in groups if name.startswith(p)), key=len)].append(parameter)
+    for prefix in config.factors:
+        if not groups[prefix]:
+            raise ValueError(
+                f"training.optimizer.factors: nothing that is trained has a name that begins with "
+                f"{prefix}; try encoder or head"
+            )
+    factors = {"": 1.0} | config.factors
+    return [{"params": held, "factor": factors[p]} for p, held in groups.items() if held]
 
 
 def schedule_factor(config: ScheduleConfig, step: int, steps: int) -> float:
@@ -44,6 +72,6 @@ def schedule_factor(config: ScheduleConfig, step: int, steps: int) -> float:
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """The learning rate of the next update."""
+    """The learning rate of the next update, of parameters without a factor."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["factor"]

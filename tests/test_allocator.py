@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import tasks
+
+from fitting.workers import map_unordered
 
 PROGRAM = """
 import resource, sys
@@ -33,6 +36,11 @@ def count_faults(how):
 def test_freed_memory_is_kept():
     """Without it every array comes in new pages; huge pages would be 512 times fewer."""
     assert count_faults("keep") < 24 < count_faults("leave")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_workers_keep_it_too():
+    assert max(map_unordered(tasks.count_faults, [48 << 20] * 2, jobs=2)) < 24
 
 
 def test_other_libraries_are_left_alone(monkeypatch):

@@ -550,7 +550,7 @@ def save(task, path):
 def test_some_steps_of_the_published_configs_lower_the_loss(name, make_task):
     task = make_task(small_config(name, "network.dropout=0"))
     batch, network = task.batch(0), task.network.train()
-    optimizer = make_optimizer(task.config.training.optimizer, network.parameters())
+    optimizer = make_optimizer(task.config.training.optimizer, network.named_parameters())
     values = []
     for _ in range(60):
         losses = task.losses(network, batch)

@@ -37,7 +37,7 @@ from regressor.config import (
 from regressor.distributed import Group
 from regressor.learner import all_finite
 from regressor.loss_window import LossWindow
-from regressor.optimizers import make_optimizer, schedule_factor
+from regressor.optimizers import make_optimizer, schedule_factor, set_learning_rate
 from regressor.prefetch import prefetch
 from regressor.run_log import read_metrics
 from regressor.tasks import TASKS, make_task
@@ -158,11 +158,36 @@ def test_updates_are_those_of_a_plain_loop(tmp_path, changes):
 )
 def test_optimizers(config, kind, given):
     optimizer = make_optimizer(
-        replace(config, lr=0.3, weight_decay=0.01), nn.Linear(1, 1).parameters()
+        replace(config, lr=0.3, weight_decay=0.01), nn.Linear(1, 1).named_parameters()
     )
     assert type(optimizer) is kind
     expected = {"lr": 0.3, "weight_decay": 0.01, **given}
     assert {name: optimizer.param_groups[0][name] for name in expected} == expected
+
+
+def test_parts_learn_at_rates_of_their_own():
+    """As if each had an optimiser of its own; Adam's steps are as long as the rate at first."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    config = OptimizerConfig(lr=0.5, factors={"1": 0.1, "1.b": 2.0})
+    optimizer = make_optimizer(config, network.named_parameters())
+    set_learning_rate(optimizer, 0.01)
+    network(torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+    moved = {n: (p - before[n]).abs().max().item() for n, p in network.named_parameters()}
+    factors = {"0": 1, "1.weight": 0.1, "1.bias": 2, "2": 1}
+    for name, distance in moved.items():
+        factor = next(f for prefix, f in factors.items() if name.startswith(prefix))
+        assert distance == pytest.approx(0.01 * factor, rel=1e-3), name
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [({"encodr": 0.1}, "has a name that begins with encodr"), ({"0": 0.0}, "must be above 0")],
+)
+def test_factors_of_nothing(factors, message):
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(OptimizerConfig(factors=factors), nn.Linear(1, 1).named_parameters())
 
 
 def torchs_schedule(config, steps):
