@@ -177,7 +177,7 @@ ENCODERS = {
         network={"encoder": "blazepose", "pretrained": "blazepose", "frozen": "early"},
         crop_size=256,
         augmentation={"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
-        optimizer={"lr": 1e-3, "factors": {"encoder": 0.1}},
+        optimizer={"lr": 1e-3, "factors": {"encoder": 0.02}},
     ),
     "learned": Pictures(
         network={"encoder": "efficientnet_lite0", "pretrained": "imagenet"},

@@ -12,7 +12,7 @@ or squared (l2), always a mean over coordinates:
     vertices       |(v_i - J_0) - (v*_i - J*_0)|
     normals, edges of the mesh: `pose2mesh.losses`
     parts          cross entropy of the body part at each pixel
-    camera         exp(-10 s)^2, which keeps people before the camera
+    camera         exp(-10 s)^2, which keeps people before the camera; a line below s = -1/2
 
 Sources and published weights: docs/regressors.md.
 """
@@ -58,6 +58,7 @@ _JOINTS_OF = {  # of SMPL's tree
 # Of weak cameras in projections. At 0 a body would be infinitely far; at a hundredth it covers some
 # pixels of the crop, and the loss `camera` has long been what counts.
 _LEAST_SCALE = 1e-2
+_STEEPEST_SCALE = -0.5  # of the loss `camera`
 _TINY = 1e-6  # sum of weights below which there is nobody
 
 
@@ -195,8 +196,14 @@ def _skeleton_losses(
         losses["joints"] = masked_mean(errors, batch["has_joints"])
     if "camera" in wanted:
         scale = where_people(in_view, estimate.weak_cam[:, 0], 1.0)
-        losses["camera"] = masked_mean((-10 * scale).exp().square(), in_view)
+        losses["camera"] = masked_mean(_behind_camera(scale), in_view)
     return losses
+
+
+def _behind_camera(scale: Tensor) -> Tensor:
+    """exp(-10 s)^2, and below `_STEEPEST_SCALE` its tangent there: at -4.4 it would overflow."""
+    near = scale.clamp(min=_STEEPEST_SCALE)
+    return (-20 * near).exp() * (1 - 20 * (scale - near))
 
 
 def _reprojection(keypoints: Tensor, seen: Tensor, weak_cam: Tensor, batch: Batch) -> Tensor:

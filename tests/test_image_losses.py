@@ -279,7 +279,7 @@ def test_the_camera_is_pushed_forward(small_body, keypoint_body):
     assert (estimate.weak_cam.grad[:, 0] < 0).all()
 
 
-@pytest.mark.parametrize("scale", [0.0, -0.3])
+@pytest.mark.parametrize("scale", [0.0, -0.3, -6.0, -1e4])
 def test_people_behind_the_camera_leave_everything_finite(small_body, keypoint_body, scale):
     estimate, batch = some_people(9)
     batch["conf"] = torch.ones_like(batch["conf"])
@@ -291,6 +291,22 @@ def test_people_behind_the_camera_leave_everything_finite(small_body, keypoint_b
     assert all(loss.isfinite() for loss in losses.values())
     assert all(gradient.isfinite().all() for gradient in gradients(estimate))
     assert estimate.weak_cam.grad[2, 0] < -1
+
+
+def test_far_behind_the_camera_the_loss_is_a_line(small_body, keypoint_body):
+    """Published down to a scale of -0.5, and its tangent there below: 20 e^10 for each unit."""
+    found = {}
+    for scale in (-0.499, -0.5, -0.501, -3.5):
+        estimate, batch = some_people(9)
+        batch["conf"] = torch.ones_like(batch["conf"])
+        with torch.no_grad():
+            estimate.weak_cam[:, 0] = scale
+        losses = image_losses(estimate, batch, small_body, keypoint_body, only("camera"))
+        found[scale] = losses["camera"].item()
+    assert found[-0.499] == pytest.approx(np.exp(9.98), rel=1e-4)
+    assert found[-0.5] == pytest.approx(np.exp(10), rel=1e-4)
+    assert found[-0.501] == pytest.approx(np.exp(10) * 1.02, rel=1e-4)
+    assert found[-3.5] == pytest.approx(np.exp(10) * 61, rel=1e-4)
 
 
 def test_points_that_the_body_lacks_do_not_count(small_body):
