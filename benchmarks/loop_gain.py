@@ -7,10 +7,11 @@ Drawn people, so that the truth is known, with keypoints as a detector might hav
 (`regressor.synthetic.detection`: noisy, some missing, some wrong, some on the wrong side). Static
 fits are what `fit-cli fit` makes of those keypoints: "smplify" as SPIN made its own, by Adam from
 the mean pose; "mean" from there by our solver; "lift" from the lifter's estimates, the default.
-Networks are heads on the features of a frozen BlazePose, which are computed once, or, where there
-is a GPU, an EfficientNet-Lite0 that learns too. All see the same people in the same order, and none
-has seen a truth but "full". They are judged on people of other subjects, with their last weights;
-so are the fits that are in the store at the end, by the truth of the people that were learned from.
+Networks are heads on the features of a "frozen" BlazePose, which are computed once; "tuned", its
+last layers learn too, on what the first have seen; "learned", for GPUs, is an EfficientNet-Lite0
+that learns as a whole. All see the same people in the same order, and none has seen a truth but
+"full". They are judged on people of other subjects, with their last weights; so are the fits that
+are in the store at the end, by the truth of the people that were learned from.
 
 The cache keeps pictures, fits and the record of each training, so that whoever is stopped goes on.
 """
@@ -177,7 +178,7 @@ ENCODERS = {
         network={"encoder": "blazepose", "pretrained": "blazepose", "frozen": "early"},
         crop_size=256,
         augmentation={"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
-        optimizer={"lr": 1e-3, "factors": {"encoder": 0.02}},
+        optimizer={"lr": 1e-3, "factors": {"encoder": 0.05}},
     ),
     "learned": Pictures(
         network={"encoder": "efficientnet_lite0", "pretrained": "imagenet"},

@@ -1,12 +1,11 @@
 """The loop on photographs that nobody has 3D truth for: 2D accuracy and plausibility.
 
-    python benchmarks/loop_photos.py --photographs FOLDER --cache FOLDER [--seeds 3] [--jobs 2]
+    python benchmarks/loop_photos.py --photographs FOLDER --cache FOLDER [--encoder tuned]
 
 The folder holds `images/` and `keypoints.npz` with `imgname`, `keypoints_2d (N, 14, 3)`, LSP's
 joints in pixels with their visibility, and `joint_names`: square crops of LSP-extended (Johnson and
-Everingham, CVPR 2011), for one. The last tenth by number of the picture is held out. Heads on the
-features of a frozen BlazePose learn from the others as in `loop_gain.py`. Judged by PCK@0.2 of the
-torso (Yang and Ramanan, PAMI 2013) of what the network says alone, and by the mean energy of its
+Everingham, CVPR 2011), for one. The last tenth by number of the picture is held out. Networks learn
+from the others as in `loop_gain.py`. Judged by PCK@0.2 of the torso (Yang and Ramanan, PAMI 2013) of what the network says alone, and by the mean energy of its
 poses under the bundled prior, lower being likelier; `fit-cli fit` and the loop's fits beside it.
 
 Photographs of the best, the median and the worst stay in the cache, to be looked at.
@@ -197,6 +196,7 @@ def train_and_judge(
 @click.command()
 @click.option("--photographs", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--cache", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--encoder", default="tuned", show_default=True, type=click.Choice([*ENCODERS]))
 @click.option("--steps", default=1200, show_default=True, type=click.IntRange(min=1))
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=2))
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
@@ -206,6 +206,7 @@ def train_and_judge(
 def main(
     photographs: Path,
     cache: Path,
+    encoder: str,
     steps: int,
     batch_size: int,
     seeds: int,
@@ -228,13 +229,14 @@ def main(
         },
         judged=len(held_out),
         runs=cache / "runs",
-        pictures=ENCODERS["frozen"],
+        pictures=ENCODERS[encoder],
         steps=steps,
         batch_size=batch_size,
         device=device,
     )
-    command = f"python benchmarks/loop_photos.py --steps {steps} --batch-size {batch_size}"
-    described = describe_run(f"{command} --seeds {seeds} --jobs {jobs} --device {device}")
+    command = f"python benchmarks/loop_photos.py --encoder {encoder} --steps {steps}"
+    command += f" --batch-size {batch_size} --seeds {seeds} --jobs {jobs} --device {device}"
+    described = describe_run(command)
     content: dict[str, Any] = {
         "learned_from": len(read_fits(cache / OBSERVED)),
         "held_out": len(held_out),
