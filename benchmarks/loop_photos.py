@@ -5,8 +5,9 @@
 The folder holds `images/` and `keypoints.npz` with `imgname`, `keypoints_2d (N, 14, 3)`, LSP's
 joints in pixels with their visibility, and `joint_names`: square crops of LSP-extended (Johnson and
 Everingham, CVPR 2011), for one. The last tenth by number of the picture is held out. Networks learn
-from the others as in `loop_gain.py`. Judged by PCK@0.2 of the torso (Yang and Ramanan, PAMI 2013) of what the network says alone, and by the mean energy of its
-poses under the bundled prior, lower being likelier; `fit-cli fit` and the loop's fits beside it.
+from the others as in `loop_gain.py`. Judged by PCK@0.2 of the torso (Yang and Ramanan, PAMI 2013)
+of what the network says alone, and by the mean energy of its poses under the bundled prior, lower
+being likelier; `fit-cli fit` and the loop's fits beside it.
 
 Photographs of the best, the median and the worst stay in the cache, to be looked at.
 """
