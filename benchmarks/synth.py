@@ -26,7 +26,7 @@ from record import RESULTS, describe_run
 
 from fitting.body import Body
 from fitting.files import write_json
-from regressor import drawing, rendered_batches, rendered_set, rendering
+from regressor.synthetic import drawing, rendered_batches, rendered_set, rendering
 from regressor.synthetic.people import PeopleStream
 from regressor.synthetic.rendered_batches import BatchFolder
 from regressor.synthetic.rendered_set import SetConfig, write_rendered_set

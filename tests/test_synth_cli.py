@@ -110,7 +110,7 @@ def kill(monkeypatch, tmp_path):
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
     fit_cli, kill, unbroken, module, name, n, found
 ):
-    folder = kill(importlib.import_module(f"regressor.{module}"), name, n)
+    folder = kill(importlib.import_module(f"regressor.synthetic.{module}"), name, n)
     assert not (folder / "run.json").exists()
     for half in (folder, folder / "images"):  # what a kill leaves of a file
         if half.is_dir():
@@ -124,7 +124,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
 
 def test_pictures_that_the_disk_lost_are_drawn_again(fit_cli, kill, unbroken):
     """As after a power cut: names are there, contents are not."""
-    from regressor import rendered_set
+    from regressor.synthetic import rendered_set
 
     folder = kill(rendered_set, "_write_coco", 1)
     (folder / "images" / "000003.jpg").write_bytes(b"")
@@ -147,7 +147,7 @@ def test_a_finished_run_has_nothing_left_to_do(fit_cli, unbroken, tmp_path):
 
 
 def test_another_run_is_not_resumed(fit_cli, kill, unbroken):
-    from regressor import rendered_batches
+    from regressor.synthetic import rendered_batches
 
     folder = kill(rendered_batches, "write_image", 35)
     before = digest(folder)
