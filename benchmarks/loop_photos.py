@@ -202,6 +202,7 @@ def train_and_judge(
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=2))
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
 @click.option("--jobs", default=1, show_default=True, help="Trainings side by side.")
+@click.option("--only", multiple=True, help="Name of a variant; may be repeated.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--output", default=RESULTS / "loop_photos.json", type=click.Path(path_type=Path))
 def main(
@@ -212,6 +213,7 @@ def main(
     batch_size: int,
     seeds: int,
     jobs: int,
+    only: tuple[str, ...],
     device: str,
     output: Path,
 ) -> None:
@@ -237,14 +239,14 @@ def main(
     )
     command = f"python benchmarks/loop_photos.py --encoder {encoder} --steps {steps}"
     command += f" --batch-size {batch_size} --seeds {seeds} --jobs {jobs} --device {device}"
-    described = describe_run(command)
+    described = describe_run(" ".join([command, *(f"--only {name}" for name in only)]))
     content: dict[str, Any] = {
         "learned_from": len(read_fits(cache / OBSERVED)),
         "held_out": len(held_out),
         "static_fits": judge_fits(read_fits(fits)),
         "static_fits_held_out": judge_fits(read_fits(cache / "fits_held_out")),
     }
-    chosen = variants()
+    chosen = [variant for variant in variants() if not only or variant.name in only]
     features, records = study.features(chosen[0]), []
     measure = partial(train_and_judge, study=study, held_out=held_out, features=features)
     for record in study.measure_all(measure, chosen, seeds, jobs):
