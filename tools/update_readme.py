@@ -353,10 +353,8 @@ def _load(name: str, results: Path) -> Record | None:
 
 def updated(page: str, results: Path = RESULTS) -> str:
     """A page's text with its marked sections made from the JSON in the folder `results`."""
-    names = ("accuracy", "speed", "video", "calibration", "regressors", "loop_gain", "loop_photos")
-    accuracy, speed, video, calibration, regressors, gain, photos = (
-        _load(name, results) for name in names
-    )
+    names = ("accuracy", "speed", "video", "calibration", "regressors", "loop_gain")
+    accuracy, speed, video, calibration, regressors, gain = (_load(n, results) for n in names)
     sections: dict[str, str] = {}
     if accuracy is not None:
         sections["results"] = results_section(accuracy, speed)
@@ -371,8 +369,10 @@ def updated(page: str, results: Path = RESULTS) -> str:
         sections["regressors table"] = regressors_table(regressors, accuracy)
     if gain is not None:
         sections["loop gain table"] = loop_gain_table(gain)
-    if photos is not None:
-        sections["loop photos table"] = loop_photos_table(photos)
+    for name in ("loop_photos", "loop_photos_tuned"):
+        photos = _load(name, results)
+        if photos is not None:
+            sections[f"{name.replace('_', ' ')} table"] = loop_photos_table(photos)
     for name, section in sections.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         page = marked.sub(lambda match, text=section: match[1] + text + match[2], page)

@@ -54,7 +54,7 @@ _BLOCKS = (
     _Block(864, 5, 1, 144),
     _Block(864, 5, 1, 144),
 )
-_NUM_EARLY = 11  # blocks, down to 1/32 of the size; those after them cost a tenth of all
+_NUM_EARLY = 11  # blocks, down to 1/32 of the size
 _TAIL = (4, 5)  # residual blocks at 1/64 and at 1/128 of the size
 
 
