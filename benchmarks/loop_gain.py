@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from itertools import product
@@ -167,18 +167,18 @@ class Pictures:
     optimizer: dict[str, Any]
 
 
+_FROZEN = Pictures(
+    network={"encoder": "blazepose", "pretrained": "blazepose", "frozen": True},
+    crop_size=256,
+    augmentation={"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
+    optimizer={"lr": 1e-3},
+)
 ENCODERS = {
-    "frozen": Pictures(
-        network={"encoder": "blazepose", "pretrained": "blazepose", "frozen": True},
-        crop_size=256,
-        augmentation={"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
-        optimizer={"lr": 1e-3},
-    ),
-    "tuned": Pictures(
-        network={"encoder": "blazepose", "pretrained": "blazepose", "frozen": "early"},
-        crop_size=256,
-        augmentation={"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0},
-        optimizer={"lr": 1e-3, "factors": {"encoder": 0.05}},
+    "frozen": _FROZEN,
+    "tuned": replace(
+        _FROZEN,
+        network=_FROZEN.network | {"frozen": "early"},
+        optimizer=_FROZEN.optimizer | {"factors": {"encoder": 0.05}},
     ),
     "learned": Pictures(
         network={"encoder": "efficientnet_lite0", "pretrained": "imagenet"},

@@ -202,7 +202,7 @@ def train_and_judge(
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=2))
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
 @click.option("--jobs", default=1, show_default=True, help="Trainings side by side.")
-@click.option("--only", multiple=True, help="Name of a variant; may be repeated.")
+@click.option("--only", multiple=True, type=click.Choice([v.name for v in variants()]))
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--output", default=RESULTS / "loop_photos.json", type=click.Path(path_type=Path))
 def main(
