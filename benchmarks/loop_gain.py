@@ -25,7 +25,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -35,7 +34,7 @@ import click
 import joblib
 import numpy as np
 import torch
-from record import RESULTS, describe_run
+from record import RESULTS, describe_run, utc_now
 
 from fitting.allocator import keep_freed_memory
 from fitting.body import load_body
@@ -374,7 +373,7 @@ class Study:
             "what": variant.what,
             "seed": seed,
             "seconds": round(time.perf_counter() - began, 1),
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "finished": utc_now(),
         }
         return record, task
 

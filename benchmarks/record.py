@@ -19,7 +19,7 @@ def describe_run(command: str, packages: Sequence[str] = _PACKAGES) -> dict[str,
     """Command, date, revision, machine and versions, to stand beside a benchmark's numbers."""
     return {
         "command": command,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": utc_now(),
         "revision": _revision(),
         "machine": {
             "processor": _processor(),
@@ -29,6 +29,11 @@ def describe_run(command: str, packages: Sequence[str] = _PACKAGES) -> dict[str,
         "python": platform.python_version(),
         "versions": {name: found for name in packages if (found := _version(name))},
     }
+
+
+def utc_now() -> str:
+    """Date and time, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _processor() -> str:

@@ -112,6 +112,7 @@ def fit(
     fits/part-*.parquet, manifest.json and run.json, and Ctrl-C finishes the shards begun. Rows and
     pictures that are left out are listed in run.json.
     """  # fmt: skip
+    from fitting.allocator import keep_freed_memory
     from fitting.run_config import RunConfig
     from fitting.storage import is_remote
 
@@ -126,6 +127,7 @@ def fit(
         _check_local(config)
     if dry_run:
         return _plan(config, shards, make_predictor, report=report)
+    keep_freed_memory()
     summary: RunSummary | ShardsSummary
     if shards is None:
         summary = _fit_at_once(config, quiet=quiet, **makers)
@@ -146,10 +148,8 @@ def fit(
 
 
 def _fit_at_once(config: RunConfig, *, quiet: bool, **makers: Any) -> RunSummary:
-    from fitting.allocator import keep_freed_memory
     from fitting.run import run
 
-    keep_freed_memory()
     with StageBars(hidden=quiet) as bars:
         return run(config, bars.update, **makers)
 

@@ -217,7 +217,7 @@ def _open_task(settings: TaskConfig) -> Task:
 
     plain = config_to_dict(settings)
     if plain.get("network", {}).get("cached"):
-        plain["network"]["cached"] = False
+        plain["network"] |= {"cached": False, "views": 1}
     return make_task(config_from_dict(plain))
 
 

@@ -14,7 +14,8 @@ via Model-fitting in the Loop", ICCV 2019; `augm_params` and the defaults of its
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -140,6 +141,18 @@ class Augmentations:
     def turns(self) -> Turns:
         """Angle and flip, as tensors."""
         return Turns(torch.from_numpy(self.angle), torch.from_numpy(self.flip))
+
+    def select(self, which: NDArray[np.integer]) -> Augmentations:
+        """Those of some pictures (B,)."""
+        found = {field.name: getattr(self, field.name)[which] for field in fields(self)}
+        return Augmentations(**found)
+
+
+def concatenate_augmentations(parts: Iterable[Augmentations]) -> Augmentations:
+    """One after another; of at least one."""
+    parts = list(parts)
+    names = [field.name for field in fields(Augmentations)]
+    return Augmentations(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 
 
 def draw_augmentations(

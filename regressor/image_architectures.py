@@ -40,6 +40,8 @@ class ImageNetworkConfig:
         frozen: keep the encoder as it is and train the head alone; or keep its "early" part, and
             train its last layers, too: of "blazepose" and ResNets.
         cached: of what is frozen, compute the features of all people once, before training.
+        views: of each picture that are cached: the first is the picture as it is, the others are
+            augmented.
         head: "sequential", "hmr", "spin" or "cliff" (feedback), or "part_attention".
         mean: what the head's answers are added to: the mean parameters of the "data" to train with,
             the mean of the pose "prior", the body at "rest", or "none", which only part_attention
@@ -53,6 +55,7 @@ class ImageNetworkConfig:
     pretrained: str = ""
     frozen: Frozen = False
     cached: bool = False
+    views: int = 1
     head: Literal["sequential", "hmr", "spin", "cliff", "part_attention"] = "spin"
     mean: Literal["data", "prior", "rest", "none"] = "rest"
     widths: tuple[int, ...] = (1024, 1024)
@@ -64,6 +67,8 @@ class ImageNetworkConfig:
             raise ValueError("a frozen encoder needs pretrained weights, or it knows nothing")
         if self.cached and not self.frozen:
             raise ValueError("features can be cached of a frozen encoder only; set frozen to true")
+        if self.views < 1 or (self.views > 1 and not self.cached):
+            raise ValueError(f"views, at least 1, are of cached features; got {self.views}")
         fits, _ = _AT_HAND.get(self.pretrained, (self.encoder, None))
         if fits != self.encoder:
             raise ValueError(

@@ -29,7 +29,7 @@ among the rotations. For the loop (`loop`), if asked for, also:
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import roma
@@ -50,6 +50,7 @@ from .augmentation import (
     Floats,
     change_pixels,
     choose_crops,
+    concatenate_augmentations,
     draw_augmentations,
     hide_labels,
     mirror_labels,
@@ -69,7 +70,7 @@ from .image_sources import DataSourceConfig, FolderSource, Pictured, open_source
 from .task import Batch
 
 _LOG = logging.getLogger(__name__)
-_MIX, _AUGMENT = 0, 1  # set the random numbers of one purpose apart from another's
+_MIX, _AUGMENT, _VIEWS = 0, 1, 2  # set the random numbers of one purpose apart from another's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +169,15 @@ class ImageData:
         ]
         rng = np.random.default_rng((self.seed, number, _AUGMENT))
         drawn = draw_augmentations(self.augmentation, size, rng)
-        return self._make(taken, np.sort(chosen), drawn, number)
+        view = rng.integers(1 if self.features is None else self.features.num_views, size=size)
+        return self._make(taken, np.sort(chosen), drawn, number, view)
 
     def first(self, count: int) -> Batch:
         """At most `count` people of the first source, always the same, not augmented."""
         taken = self.sources[0].first(count)
         N = len(taken.people)
         drawn = draw_augmentations(UNCHANGED, N, np.random.default_rng(0))
-        return self._make([taken], np.zeros(N, np.int64), drawn, 0)
+        return self._make([taken], np.zeros(N, np.int64), drawn, 0, np.zeros(N, np.int64))
 
     def _make(
         self,
@@ -183,23 +185,23 @@ class ImageData:
         dataset: NDArray[np.integer],
         drawn: Augmentations,
         number: int,
+        view: NDArray[np.integer],
     ) -> Batch:
         people = concatenate_people(part.people for part in taken)
-        crop = choose_crops(people.crop.astype(np.float64), drawn)
         parts = None
         if self.features is not None:
             row = np.concatenate([part.rows for part in taken])
-            features, is_read = self.features.read(dataset, row, drawn.flip)
+            features, is_read, drawn = self.features.read(dataset, row, view, drawn.flip)
             seen = {"features": features}
         else:
-            pixels, parts, is_read = self._read(taken, crop, drawn)
+            pixels, parts, is_read = self._read(taken, people, drawn)
             seen = {"images": normalise_crops(pixels)}
         if not is_read.any():
             raise InputError(
                 f"batch {number}: none of its {len(people)} pictures can be read; see that the "
                 "folder of pictures is still there"
             )
-        batch = self._truth(people, crop, drawn)
+        batch = self._truth(people, drawn)
         if self.for_loop:
             batch |= self._plain(people, taken, dataset, drawn)
         if parts is not None:
@@ -211,34 +213,38 @@ class ImageData:
                 batch[name] = batch[name] * read.reshape(-1, *[1] * (batch[name].dim() - 1))
         return {**seen, **batch}
 
-    def cache_features(self, encode: Encode) -> None:
+    def cache_features(self, encode: Encode, views: int = 1) -> None:
         """Compute what an encoder sees of all people, and give that from now on.
 
+        Args:
+            encode: crops -> features.
+            views: of each picture: the first is the picture as it is, the others are augmented.
+
         Raises:
-            ValueError: people are drawn, or their pictures are changed, so that there is no end.
+            ValueError: people are drawn, so that there is no end.
         """
         sources = [source for source in self.sources if isinstance(source, FolderSource)]
-        if len(sources) < len(self.sources) or not self.augmentation.mirrors_only:
-            raise ValueError(
-                "features can be cached of tables and keypoint files only, and without other "
-                "augmentation than mirroring"
-            )
+        if len(sources) < len(self.sources):
+            raise ValueError("features can be cached of tables and keypoint files only")
 
-        def cut(taken: Pictured, mirrored: bool) -> tuple[Tensor, NDArray[np.bool_]]:
-            N = len(taken.people)
-            drawn = draw_augmentations(UNCHANGED, N, np.random.default_rng(0))
-            drawn = replace(drawn, flip=np.full(N, mirrored))
-            crop = taken.people.crop.astype(np.float64)
-            pixels, _, is_read = self._read([taken], crop, drawn)
+        def cut(taken: Pictured, drawn: Augmentations) -> tuple[Tensor, NDArray[np.bool_]]:
+            pixels, _, is_read = self._read([taken], taken.people, drawn)
             return normalise_crops(pixels), is_read
 
-        self.features = FeatureCache(sources, cut, encode)
+        N = sum(len(source.people) for source in sources)
+        rng = np.random.default_rng((self.seed, _VIEWS))
+        drawn = [
+            draw_augmentations(self.augmentation if view else UNCHANGED, N, rng)
+            for view in range(views)
+        ]
+        self.features = FeatureCache(sources, concatenate_augmentations(drawn), cut, encode)
 
     def _read(
-        self, taken: list[Pictured], crop: Floats, drawn: Augmentations
+        self, taken: list[Pictured], people: ImagePeople, drawn: Augmentations
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.bool_]]:
         """Crops (B, S, S, 3), body parts (B, h, w), and which of the pictures could be read."""
         size = self.config.crop_size
+        crop = _chosen_crops(people, drawn)
         pixels = np.zeros((len(crop), size, size, 3), np.uint8)
         parts = None
         if self.part_size is not None:
@@ -270,8 +276,9 @@ class ImageData:
             self._warned.add(text)
             _LOG.warning("%s; training goes on without its people", text)
 
-    def _truth(self, people: ImagePeople, crop: Floats, drawn: Augmentations) -> Batch:
+    def _truth(self, people: ImagePeople, drawn: Augmentations) -> Batch:
         """What is known of the people, as their augmented pictures show them."""
+        crop = _chosen_crops(people, drawn)
         matrices = picture_matrices(crop, people.image_size[:, 0], drawn)
         points = swap_sides(
             move_points(people.keypoints_2d, matrices), self.keypoints.flip, drawn.flip
@@ -318,6 +325,10 @@ class ImageData:
             "plain_intrinsics": _floats(people.intrinsics),
             "plain_size": _floats(people.image_size),
         }
+
+
+def _chosen_crops(people: ImagePeople, drawn: Augmentations) -> Floats:
+    return choose_crops(people.crop.astype(np.float64), drawn)
 
 
 def _floats(array: NDArray[np.generic]) -> Tensor:

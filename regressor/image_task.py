@@ -93,10 +93,13 @@ class ImageConfig:
             raise ValueError(
                 f"loss.parts needs the head part_attention, not {self.network.head}; set it to 0"
             )
-        if self.network.cached and (self.loss.parts > 0 or not self.augmentation.mirrors_only):
+        if self.network.cached and self.loss.parts > 0:
+            raise ValueError("network.cached knows nothing of body parts; set loss.parts to 0")
+        if self.network.cached and (self.network.views > 1) == self.augmentation.mirrors_only:
             raise ValueError(
-                "network.cached knows pictures as they are and mirrored; set loss.parts to 0 and "
-                "augmentation to {scale: [1, 1], scale_std: null, rotation_deg: 0, color: 0}"
+                "network.cached knows pictures as they are and mirrored, and network.views - 1 "
+                "that are augmented; set views to 4, or to 1 and augmentation to {scale: [1, 1], "
+                "scale_std: null, rotation_deg: 0, color: 0}"
             )
         if self.network.cached and any(source.kind == "drawn" for source in self.data.sources):
             raise ValueError(
@@ -140,7 +143,7 @@ class ImageTask:
             filter=config.data.filter,
         )
         if config.network.cached:
-            self.data.cache_features(self.encode)
+            self.data.cache_features(self.encode, config.network.views)
         # another seed, so that drawn people are others even if the splits are not
         self.validation = ImageData(judged, self.body, seed=config.seed + 1)
         in_3d = self.validation.sources[0].mean is not None

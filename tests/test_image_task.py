@@ -104,12 +104,16 @@ def test_every_config_trains(name, people):
     [
         ({"data": {"sources": [{"kind": "drawn"}]}}, "drawn ones have no end"),
         ({"augmentation": {"rotation_deg": 30, "unrotated": 0.5}}, "as they are and mirrored"),
+        ({"network": {"views": 4}}, "as they are and mirrored"),
+        ({"network": {"cached": False, "views": 4}}, "views, at least 1, are of cached features"),
+        ({"network": {"views": 0}}, "views, at least 1, are of cached features"),
     ],
 )
 def test_what_cannot_be_cached(changed, message, small):
     cached = {"encoder": "blazepose", "pretrained": "blazepose", "frozen": True, "cached": True}
     plain = {"scale": [1, 1], "scale_std": None, "rotation_deg": 0, "color": 0}
     sections = {"network": cached, "augmentation": plain} | changed
+    sections["network"] = cached | sections["network"]
     with pytest.raises(InputError, match=message):
         small(**sections)
 

@@ -6,13 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import roma
 import torch
 from test_image_data import write_people
 
-from fitting.camera import transl_to_weak
+from fitting.camera import project_points, transl_to_weak
 from fitting.files import InputError
 from fitting.metrics import mpjpe
 from fitting.people import person_size
@@ -20,6 +21,7 @@ from fitting.problem import PARAMETERS
 from fitting.table import read_fits
 from regressor.checkpoints import read_checkpoint
 from regressor.config import config_from_dict, load_config
+from regressor.crops import cut_crop, normalise_crops
 from regressor.distributed import Group
 from regressor.heads import ImageEstimate
 from regressor.image_losses import image_losses
@@ -287,6 +289,44 @@ def test_cached_features_are_those_of_the_pictures(part, make_config):
     torch.testing.assert_close(estimates[0].betas, estimates[1].betas, atol=1e-3, rtol=0)
     with pytest.raises(InputError, match=r"network\.cached knows pictures as they are"):
         make_config("none", network={**frozen, "cached": True})
+
+
+def test_cached_views_are_the_augmented_pictures(make_config, people):
+    """What an encoder is shown, cut anew out of the pictures as the batches say they are turned."""
+    frozen = {"encoder": "blazepose", "pretrained": "blazepose", "frozen": True}
+    turned = {"scale": [1, 1], "scale_std": None, "rotation_deg": 30, "unrotated": 0, "color": 0}
+    data = make_task(make_config("none", network=frozen, augmentation=turned)).data
+    data.cache_features(lambda images: images, views=3)
+    assert data.features.num_views == 3
+    angles: dict[int, set[float]] = {}
+    for number in range(20):
+        batch = data.batch(number, 4)
+        known = data.sources[0].people.select(batch["row"].numpy())
+        for i, row in enumerate(batch["row"].tolist()):
+            angle, flip = float(batch["angle"][i]), bool(batch["flip"][i])
+            angles.setdefault(row, set()).add(angle)
+            picture = cv2.imread(str(people / "images" / known.image[i]))[..., ::-1]
+            crop = cut_crop(picture, known.crop[i], data.config.crop_size, angle=angle, flip=flip)
+            expected = normalise_crops(crop[None])[0].half().float()
+            torch.testing.assert_close(batch["features"][i], expected)
+    assert all(len(found) <= 3 and 0.0 in found for found in angles.values())
+    assert sum(len(found) for found in angles.values()) > 2 * COUNT
+
+
+def test_cached_views_have_the_truth_of_their_augmentation(make_config):
+    """The true body, projected, is where the keypoints of the augmented picture are."""
+    frozen = {"encoder": "blazepose", "pretrained": "blazepose", "frozen": True}
+    turned = {"scale": [0.8, 1.2], "scale_std": None, "rotation_deg": 30, "unrotated": 0}
+    task = make_task(make_config("truth", loop=None, network=frozen, augmentation=turned))
+    task.data.cache_features(lambda images: images, views=3)
+    batch = task.data.batch(1, 7)
+    keypoints, _ = task.keypoint_body.pose_rotations(batch["pose_rotmat"], batch["betas"])
+    pixels, _ = project_points(keypoints + batch["transl"][:, None], batch["intrinsics"])
+    seen = batch["conf"] > 0
+    assert seen.any()
+    torch.testing.assert_close(pixels[seen], batch["keypoints_2d"][seen], atol=0.05, rtol=0)
+    uncut = torch.from_numpy(task.data.sources[0].people.crop[:, 2])
+    assert not torch.isin(batch["crop"][:, 2], uncut).all()  # views are cut larger and smaller
 
 
 @pytest.mark.parametrize(("name", "crop"), [("spin", 64), ("loop", 256)])
