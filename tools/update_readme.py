@@ -346,6 +346,14 @@ def loop_photos_table(photos: Record) -> str:
     return "\n".join([*lines, "", _source(photos)]) + "\n"
 
 
+_LOOP_TABLES = {
+    "loop_gain": loop_gain_table,
+    "loop_gain_long": loop_gain_table,
+    "loop_photos": loop_photos_table,
+    "loop_photos_tuned": loop_photos_table,
+}
+
+
 def _load(name: str, results: Path) -> Record | None:
     path = results / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -353,8 +361,8 @@ def _load(name: str, results: Path) -> Record | None:
 
 def updated(page: str, results: Path = RESULTS) -> str:
     """A page's text with its marked sections made from the JSON in the folder `results`."""
-    names = ("accuracy", "speed", "video", "calibration", "regressors", "loop_gain")
-    accuracy, speed, video, calibration, regressors, gain = (_load(n, results) for n in names)
+    names = ("accuracy", "speed", "video", "calibration", "regressors")
+    accuracy, speed, video, calibration, regressors = (_load(n, results) for n in names)
     sections: dict[str, str] = {}
     if accuracy is not None:
         sections["results"] = results_section(accuracy, speed)
@@ -367,12 +375,10 @@ def updated(page: str, results: Path = RESULTS) -> str:
         sections["calibration table"] = calibration_table(calibration)
     if regressors is not None:
         sections["regressors table"] = regressors_table(regressors, accuracy)
-    if gain is not None:
-        sections["loop gain table"] = loop_gain_table(gain)
-    for name in ("loop_photos", "loop_photos_tuned"):
-        photos = _load(name, results)
-        if photos is not None:
-            sections[f"{name.replace('_', ' ')} table"] = loop_photos_table(photos)
+    for name, make_table in _LOOP_TABLES.items():
+        record = _load(name, results)
+        if record is not None:
+            sections[f"{name.replace('_', ' ')} table"] = make_table(record)
     for name, section in sections.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         page = marked.sub(lambda match, text=section: match[1] + text + match[2], page)
